@@ -1,0 +1,1 @@
+"""Formats, data sets, the World, augmentation: floor 1."""

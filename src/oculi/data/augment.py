@@ -1,0 +1,150 @@
+r"""Augmentation on whole batches: pictures, boxes, masks, label maps and keypoints move together.
+
+    Augment(flip=0.5, shift=0.1, rotate=0.2, scale=0.1, brightness=0.2, contrast=0.2, noise=0.02)
+
+Each image gets one random affine map; boxes become the tight upright box around their four moved corners, clipped to
+the picture, and objects that leave it are dropped. Random numbers come from torch's generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from oculi.types import IGNORE, Batch
+
+
+@dataclass(frozen=True)
+class Augment:
+    """flip: probability of a mirror image; shift: of the side; rotate: radians; scale: relative; brightness and contrast:
+    relative, in value; noise: standard deviation; erase: largest side of a grey rectangle, of the picture's.
+    """
+
+    flip: float = 0.0
+    shift: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    noise: float = 0.0
+    erase: float = 0.0
+
+    def __call__(self, batch: Batch) -> Batch:
+        """An augmented copy of the batch."""
+        if batch.image is None:
+            raise ValueError("batch.image: there is nothing to augment")
+        for name in ("depth", "normals", "flow", "disparity", "camera"):
+            if getattr(batch, name) is not None and self._moves():
+                raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
+        if self._moves():
+            batch = warp(batch, self._matrices(len(batch), *batch.image.shape[-2:]).to(batch.image))
+        return replace(batch, image=self._colour(batch.image))
+
+    def _moves(self) -> bool:
+        return any((self.flip, self.shift, self.rotate, self.scale))
+
+    def _matrices(self, n: int, height: int, width: int) -> Float[Tensor, "n 3 3"]:
+        """Maps from original to augmented pixels, about the picture's centre."""
+        angle = _uniform(n) * self.rotate
+        size = 1 + _uniform(n) * self.scale
+        mirror = torch.where(torch.rand(n) < self.flip, -1.0, 1.0)
+        cos, sin = angle.cos() * size, angle.sin() * size
+        matrix = torch.zeros(n, 3, 3)
+        matrix[:, 0, 0], matrix[:, 0, 1] = cos * mirror, -sin
+        matrix[:, 1, 0], matrix[:, 1, 1] = sin * mirror, cos
+        matrix[:, 2, 2] = 1
+        center = torch.tensor([width / 2, height / 2])
+        moved = _uniform(n, 2) * self.shift * torch.tensor([width, height])
+        matrix[:, :2, 2] = center + moved - (matrix[:, :2, :2] @ center[:, None])[..., 0]
+        return matrix
+
+    def _colour(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        n = len(image)
+        shape = (n, 1, 1, 1)
+        if self.contrast:
+            mean = image.mean((1, 2, 3), keepdim=True)
+            image = (image - mean) * (1 + self.contrast * _uniform(n).reshape(shape).to(image)) + mean
+        if self.brightness:
+            image = image * (1 + self.brightness * _uniform(n).reshape(shape).to(image))
+        if self.noise:
+            image = image + self.noise * torch.randn_like(image)
+        if self.erase:
+            image = _erase(image, self.erase)
+        return image.clamp(0, 1)
+
+
+def _uniform(*shape: int) -> Tensor:
+    return torch.rand(*shape) * 2 - 1
+
+
+def _erase(image: Float[Tensor, "b c h w"], largest: float) -> Float[Tensor, "b c h w"]:
+    n, _, height, width = image.shape
+    y, x = torch.arange(height), torch.arange(width)
+    sizes, centers = torch.rand(n, 2) * largest / 2, torch.rand(n, 2)
+    inside_y = ((y + 0.5) / height - centers[:, :1]).abs() < sizes[:, :1]
+    inside_x = ((x + 0.5) / width - centers[:, 1:]).abs() < sizes[:, 1:]
+    hole = (inside_y[:, :, None] & inside_x[:, None, :])[:, None].to(image.device)
+    return torch.where(hole, image.mean((2, 3), keepdim=True), image)
+
+
+def warp(batch: Batch, matrices: Float[Tensor, "b 3 3"]) -> Batch:
+    """Apply one affine map per image (original to new pixel coordinates) to everything that the batch holds."""
+    assert batch.image is not None
+    height, width = batch.image.shape[-2:]
+    grid = _sampling_grid(matrices, height, width)
+    changed: dict[str, object] = {
+        "image": F.grid_sample(batch.image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    }
+    for name, fill in (("semantic", IGNORE), ("panoptic", 0)):
+        value = getattr(batch, name)
+        if value is not None:
+            changed[name] = _sample_labels(value[:, None], grid, fill)[:, 0]
+    if batch.masks is not None:
+        changed["masks"] = [
+            _sample_labels(m[None], grid[i : i + 1], 0)[0] if len(m) else m for i, m in enumerate(batch.masks)
+        ]
+    if batch.keypoints is not None:
+        changed["keypoints"] = [
+            torch.cat([_move(k[..., :2], m), k[..., 2:]], -1) for k, m in zip(batch.keypoints, matrices, strict=True)
+        ]
+    if batch.boxes is not None:
+        changed |= _warp_boxes(replace(batch, **changed), matrices, height, width)  # type: ignore[arg-type]
+    return replace(batch, **changed)  # type: ignore[arg-type]
+
+
+def _sampling_grid(matrices: Tensor, height: int, width: int) -> Float[Tensor, "b h w 2"]:
+    """For every new pixel, where to look in the original, in grid_sample's [-1, 1]."""
+    to_unit = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1.0]]).to(matrices)
+    unit = to_unit @ torch.linalg.inv(matrices) @ torch.linalg.inv(to_unit)
+    return F.affine_grid(unit[:, :2], [len(matrices), 1, height, width], align_corners=False)
+
+
+def _sample_labels(value: Tensor, grid: Tensor, fill: int) -> Tensor:
+    shifted = value.to(torch.float32) - fill  # so that grid_sample's zero padding means `fill`
+    return (F.grid_sample(shifted, grid, mode="nearest", align_corners=False) + fill).round().to(value.dtype)
+
+
+def _move(points: Float[Tensor, "*n 2"], matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "*n 2"]:
+    return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def _warp_boxes(batch: Batch, matrices: Tensor, height: int, width: int) -> dict[str, list[Tensor]]:
+    """Moved boxes; what has left the picture (less than one pixel wide or high) goes, with all that belongs to it."""
+    moved: dict[str, list[Tensor]] = {"boxes": []}
+    companions = [name for name in ("labels", "masks", "keypoints") if getattr(batch, name) is not None]
+    for name in companions:
+        moved[name] = []
+    for index, (boxes, matrix) in enumerate(zip(batch.boxes or [], matrices, strict=True)):
+        corners = _move(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2), matrix)
+        limit = boxes.new_tensor([width, height])
+        low = torch.minimum(corners.amin(1).clamp_min(0), limit)
+        high = torch.minimum(corners.amax(1).clamp_min(0), limit)
+        stays = ((high - low) >= 1).all(1)
+        moved["boxes"].append(torch.cat([low, high], 1)[stays])
+        for name in companions:
+            moved[name].append(getattr(batch, name)[index][stays])
+    return moved

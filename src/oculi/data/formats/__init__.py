@@ -1,0 +1,1 @@
+"""Other conventions live here and nowhere else: COCO, VOC, YOLO, COLMAP, read and written."""

@@ -1,0 +1,44 @@
+r"""Data by name: what a recipe's `data:` and the command line's `--data` can say.
+
+    open_data("digits")
+    open_data("folder", path="photos/")        one folder per class
+    open_data("coco", path="annotations.json", images="photos/")
+
+Each name is a module with a function `load(**options) -> Splits`; a source of yours is one call of `Splits(...)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from oculi.catalogue import nearest
+from oculi.data.datasets import Splits
+
+SOURCES = {
+    "digits": "oculi.data.digits",
+    "fashion_mnist": "oculi.data.fashion_mnist",
+    "folder": "oculi.data.image_folder",
+    "coco": "oculi.data.formats.coco",
+    "world": "oculi.data.world.sources",
+    "world_views": "oculi.data.world.views",
+    "episodes": "oculi.data.episodes",
+    "environment": "oculi.data.environment",
+}
+
+
+class BadData(ValueError):
+    """The data cannot be read; the message says what is missing or wrong and where."""
+
+
+def open_data(name: str, **options: Any) -> Splits:
+    """Training, validation and test data of the source `name`. Raises BadData for an unknown name or option."""
+    if name not in SOURCES:
+        raise BadData(f"data: no source called {name}{nearest(name, SOURCES)}")
+    load = import_module(SOURCES[name]).load
+    known = inspect.signature(load).parameters
+    for option in options:
+        if option not in known:
+            raise BadData(f"data: {name} has no option {option}{nearest(option, known)}")
+    return load(**options)

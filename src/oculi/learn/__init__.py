@@ -1,0 +1,1 @@
+"""Learner, recipes, evaluation: floor 3."""

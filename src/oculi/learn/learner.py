@@ -1,0 +1,269 @@
+r"""The Learner: the one file that knows Lightning. It turns any System into steps, optimisers, schedules and logs.
+
+One training step is one optimiser step of one phase; phases take turns (`Phase.steps` each). Precision, devices, DDP,
+checkpoints and progress bars are Lightning's. The order of batches depends on (seed, step) and random states are part
+of the checkpoint, so a run that was killed and resumed gives the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, IterableDataset
+
+from oculi.data.augment import Augment
+from oculi.data.datasets import Splits, training_batches
+from oculi.system import Phase, System
+from oculi.types import Batch, Losses
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a system learns; each field can be set in a recipe (`training:`) and on the command line (`--training.lr`).
+
+    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it; clip: largest gradient norm
+    (0 = none); ema: decay of the weights' moving average, which is what gets saved (0 = none); weight_decay spares
+    biases and norms; augment: options of `oculi.data.augment.Augment`; precision: Lightning's name; init_from: a recipe
+    whose weights to start from.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    clip: float = 0.0
+    ema: float = 0.0
+    augment: dict[str, float] = field(default_factory=dict)
+    precision: str = "32-true"
+    init_from: str = ""
+    workers: int = 0
+    seed: int = 0
+
+
+def optimizer_for(phase: Phase, training: Training) -> torch.optim.Optimizer:
+    """torch's own optimiser over the phase's parameters."""
+    if not phase.parameters:
+        raise ValueError(f"phase {phase.name}: it has no parameters to train")
+    groups: list[dict[str, Any]] = [{"params": phase.parameters}]
+    if training.weight_decay:
+        matrices = [p for p in phase.parameters if p.ndim > 1]
+        vectors = [p for p in phase.parameters if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors}]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum)
+    if training.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=training.lr)
+    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+    kwargs = {"weight_decay": 0.0} if training.optimizer == "adamw" else {}
+    return kind(groups, lr=training.lr, betas=tuple(training.betas), **kwargs)
+
+
+def lr_factor(step: int, training: Training, steps: int) -> float:
+    """Linear warm-up, min(1, (t + 1) / T_w), then constant or (1 + cos(pi t / T)) / 2."""
+    if step < training.warmup:
+        return (step + 1) / training.warmup
+    if training.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup)))
+
+
+class Learner(pl.LightningModule):
+    """A System under training."""
+
+    def __init__(self, system: System, training: Training, splits: Splits):
+        super().__init__()
+        self.automatic_optimization = False
+        self.system, self.training_options, self.splits = system, training, splits
+        self.phases = system.phases()
+        self.turns = [index for index, phase in enumerate(self.phases) for _ in range(phase.steps)]
+        self.augment = Augment(**training.augment) if training.augment else None
+        self.average: AveragedModel | None = None
+        if training.ema:
+            self.average = AveragedModel(system, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
+        self.steps_done = 0
+
+    def configure_optimizers(self) -> Any:
+        optimizers, schedulers = [], []
+        for phase in self.phases:
+            share = self.training_options.steps * phase.steps // len(self.turns)
+            optimizer = optimizer_for(phase, self.training_options)
+            factor = lambda step, share=share: lr_factor(step, self.training_options, share)  # noqa: E731
+            optimizers.append(optimizer)
+            schedulers.append(torch.optim.lr_scheduler.LambdaLR(optimizer, factor))
+        return optimizers, schedulers
+
+    def train_dataloader(self) -> Any:
+        options = self.training_options
+        if self.splits.environment is not None:
+            return DataLoader(Experience(self), batch_size=None)
+        return training_batches(
+            self.splits.train, options.batch_size, options.steps, options.seed, self.steps_done, options.workers
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch if device.type == "cpu" else batch.to(device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.augment is not None:
+            batch = self.augment(batch)
+        turn = self.turns[self.steps_done % len(self.turns)]
+        phase = self.phases[turn]
+        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        optimizer = optimizers[turn] if isinstance(optimizers, list) else optimizers
+        scheduler = schedulers[turn] if isinstance(schedulers, list) else schedulers
+        losses = phase.loss(batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise Diverged(self.steps_done, phase.name, losses)
+        optimizer.zero_grad()
+        self.manual_backward(total)
+        if self.training_options.clip:
+            self.clip_gradients(optimizer, self.training_options.clip, "norm")
+        optimizer.step()
+        scheduler.step()
+        self.system.on_step_end(phase.name, self.steps_done)
+        if self.average is not None:
+            self.average.update_parameters(self.system)
+        self.steps_done += 1
+        if self.steps_done % self.trainer.log_every_n_steps == 0 or self.steps_done == self.training_options.steps:
+            self._log(losses, total, scheduler.get_last_lr()[0])
+
+    def _log(self, losses: Losses, total: torch.Tensor, lr: float) -> None:
+        values = {f"train/{name}": float(value.detach()) for name, value in losses.items()}
+        values |= {"train/loss": float(total.detach()), "train/lr": lr}
+        for logger in self.loggers:
+            logger.log_metrics(values, self.steps_done)
+        self.log("loss", total.detach(), prog_bar=True, logger=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["oculi"] = {"steps_done": self.steps_done, "torch": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            checkpoint["oculi"]["cuda"] = torch.cuda.get_rng_state_all()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = checkpoint["oculi"]["steps_done"]
+        self._restored = checkpoint["oculi"]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        restored = self.__dict__.pop("_restored", None)  # at the first batch: nothing random happens after this
+        if restored is not None:
+            torch.set_rng_state(restored["torch"].cpu())
+            if "cuda" in restored and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all([state.cpu() for state in restored["cuda"]])
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+    def __init__(self, step: int, phase: str, losses: Losses):
+        terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+        super().__init__(f"training diverged at step {step} (phase {phase}): {terms}; try a smaller lr or clip: 1.0")
+
+
+class Experience(IterableDataset):
+    """Batches that the system collects by acting in its environment, as many as there are steps left."""
+
+    def __init__(self, learner: Learner):
+        self.learner = learner
+
+    def __len__(self) -> int:
+        return self.learner.training_options.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        learner = self.learner
+        generator = torch.Generator().manual_seed(learner.training_options.seed)
+        left = learner.training_options.steps - learner.steps_done
+        while left > 0:
+            for batch in learner.system.collect(learner.splits.environment, generator):
+                yield batch
+                left -= 1
+                if left == 0:
+                    return
+
+
+def seed_everything(seed: int) -> None:
+    """Python's, numpy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below us draw from the global generator
+    torch.manual_seed(seed)
+
+
+def fit(
+    system: System,
+    training: Training,
+    splits: Splits,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    checkpoint_every: int = 200,
+    callbacks: list[Callback] | None = None,
+    mlflow: str | None = None,
+    devices: int = 1,
+) -> Learner:
+    """Train `system` in place. Logs and checkpoints go to `folder`; `resume` goes on from its last checkpoint."""
+    learner = Learner(system, training, splits)
+    extra: list[Callback] = list(callbacks or [])
+    if folder is not None and checkpoint_every:
+        extra.append(
+            ModelCheckpoint(folder, filename="last", every_n_train_steps=checkpoint_every, save_top_k=1,
+                            monitor=None, enable_version_counter=False)
+        )  # fmt: skip
+    if progress:
+        extra.append(_Bar(refresh_rate=max(1, training.steps // 200)))
+    trainer = pl.Trainer(
+        accelerator="auto",
+        devices=devices,
+        max_epochs=1,
+        precision=training.precision,  # type: ignore[arg-type]
+        logger=_loggers(folder, mlflow),
+        callbacks=extra,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        enable_checkpointing=folder is not None and checkpoint_every > 0,
+        log_every_n_steps=max(1, training.steps // 100),
+        use_distributed_sampler=False,
+        default_root_dir=folder or ".",
+    )
+    checkpoint = folder / "last.ckpt" if folder is not None and resume and (folder / "last.ckpt").is_file() else None
+    if checkpoint is not None:
+        learner.steps_done = torch.load(checkpoint, weights_only=True)["oculi"]["steps_done"]
+    trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if learner.average is not None:
+        system.load_state_dict(learner.average.module.state_dict())
+    return learner
+
+
+class _Bar(TQDMProgressBar):
+    """Lightning's bar under the name of what happens."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description("training")
+
+
+def _loggers(folder: Path | None, mlflow: str | None) -> list[Any] | bool:
+    if folder is None:
+        return False
+    from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
+
+    loggers: list[Any] = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
+    if mlflow:
+        loggers.append(MLFlowLogger(experiment_name="oculi", tracking_uri=mlflow, run_name=folder.name))
+    return loggers

@@ -1,0 +1,157 @@
+r"""Recipes in motion: build a system, open its data, train it, keep the run in a folder.
+
+    run = train("resnet", folder="runs/resnet", overrides={"training.steps": 300})
+    run.system, run.splits, run.folder
+
+A run's folder holds `config.json` and `model.safetensors` (what `oculi.load` reads), `recipe.yaml`, `metrics.csv`,
+TensorBoard files and, while it is under way, `last.ckpt`, from which `resume=True` goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from oculi import catalogue
+from oculi.catalogue import BadRecipe, Recipe, nearest
+from oculi.data.datasets import Splits, channel_statistics
+from oculi.data.sources import open_data
+from oculi.system import BadCheckpoint, System, load, replacing, save
+
+CACHE = Path("runs/cache")
+
+
+@dataclass
+class Run:
+    """A trained system with its data, as its contract prepares them, and the folder that keeps it."""
+
+    system: System
+    splits: Splits
+    recipe: Recipe
+    folder: Path | None
+
+
+def system_class(recipe: Recipe) -> type:
+    """The class that the recipe's one dotted path names."""
+    return getattr(import_module(recipe.system.rpartition(".")[0]), recipe.class_name)
+
+
+def build(name: str | Recipe, tiny: bool = False, **arguments: Any) -> Any:
+    """A new system (or method) with its recipe's arguments, or the recipe's tiny ones; `arguments` override them."""
+    recipe = catalogue.recipe(name) if isinstance(name, str) else name
+    chosen = recipe.with_overrides({f"arguments.{key}": value for key, value in arguments.items()})
+    values = {**recipe.tiny, **arguments} if tiny else chosen.arguments
+    return system_class(recipe)(**values)
+
+
+def training_options(recipe: Recipe) -> Any:
+    """The recipe's `training:` as a Training record. Raises BadRecipe for an unknown key."""
+    from oculi.learn.learner import Training
+
+    known = {f.name for f in fields(Training)}
+    for key in recipe.training:
+        if key not in known:
+            raise BadRecipe(f"{recipe.id}: training has no {key}{nearest(key, known)}")
+    return Training(**recipe.training)
+
+
+def open_splits(recipe: Recipe, system: System) -> Splits:
+    """The recipe's data as the system's contract prepares them."""
+    options = dict(recipe.data)
+    if "name" not in options:
+        raise BadRecipe(f"{recipe.id}: data has no name")
+    splits = open_data(options.pop("name"), **options)
+    return splits if splits.environment is not None else splits.prepared(system.contract)
+
+
+def train(
+    name: str | Recipe,
+    folder: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    splits: Splits | None = None,
+    mlflow: str | None = None,
+    devices: int = 1,
+) -> Run:
+    """Train by recipe. `splits` replaces the recipe's data; `overrides` its keys, as {"training.lr": 0.01}.
+
+    Raises BadRecipe, BadData or BadCheckpoint before anything is written, Diverged when the loss is no longer a number.
+    """
+    from oculi.learn.learner import fit, seed_everything
+
+    recipe = catalogue.recipe(name) if isinstance(name, str) else name
+    recipe = recipe.with_overrides(overrides or {})
+    options = training_options(recipe)
+    seed_everything(options.seed)
+    system = build(recipe)
+    if splits is None:
+        splits = open_splits(recipe, system)
+    else:
+        splits = splits if splits.environment is not None else splits.prepared(system.contract)
+    _introduce(system, splits)
+    if options.init_from:
+        _start_from(system, cached(options.init_from, progress).system, options.init_from)
+    target = Path(folder) if folder is not None else None
+    if target is not None:
+        target.mkdir(parents=True, exist_ok=True)
+        with replacing(target / "recipe.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
+    if system.can("loss") and options.steps > 0:
+        fit(system, options, splits, target, resume, progress, mlflow=mlflow, devices=devices)
+    if system.can("fit"):
+        from oculi.data.datasets import batches
+
+        system.fit(batches(splits.train, options.batch_size))
+    system.eval()
+    if target is not None:
+        save(system, target)
+    return Run(system, splits, recipe, target)
+
+
+def _introduce(system: System, splits: Splits) -> None:
+    """Tell the system the classes' names and the training data's statistics. Raises ValueError when they do not fit."""
+    expected = system.config.get("num_classes")
+    if splits.class_names is not None:
+        if expected and expected != len(splits.class_names):
+            raise ValueError(f"num_classes: the data has {len(splits.class_names)} classes, the system {expected}")
+        system.class_names = list(splits.class_names)
+    if splits.environment is None and splits.train[0].image is not None:
+        system.set_statistics(*channel_statistics(splits.train))
+
+
+def _start_from(system: System, source: System, name: str) -> None:
+    wanted, given = system.state_dict(), source.state_dict()
+    if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
+        differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
+        raise BadRecipe(f"init_from: {name}'s weights do not fit, first at {differing[0]}")
+    system.load_state_dict(given)
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """A hash of the recipe, of its system's source and of what it starts from: the key of the cache."""
+    content = {k: v for k, v in asdict(recipe).items() if k in ("system", "arguments", "data", "training")}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    digest.update(inspect.getsource(system_class(recipe)).encode())
+    for need in recipe.needs:
+        digest.update(fingerprint(catalogue.recipe(need)).encode())
+    return digest.hexdigest()[:12]
+
+
+def cached(name: str | Recipe, progress: bool = True) -> Run:
+    """The run of a recipe from `runs/cache`, trained first if it is not there (or is broken)."""
+    recipe = catalogue.recipe(name) if isinstance(name, str) else name
+    folder = CACHE / f"{recipe.id}-{fingerprint(recipe)}"
+    try:
+        system = load(folder, system_class(recipe))
+    except BadCheckpoint:
+        return train(recipe, folder, resume=True, progress=progress)
+    return Run(system, open_splits(recipe, system), recipe, folder)

@@ -1,0 +1,1 @@
+"""Scores, each against its usual reference: floor 1."""

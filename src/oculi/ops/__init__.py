@@ -1,0 +1,1 @@
+"""Operations on tensors that more than one system uses: floor 0."""

@@ -1,0 +1,242 @@
+r"""Answers: one dataclass per kind. Each plots itself on its picture, turns into JSON values, and can be scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+# Okabe and Ito's eight colours, told apart by everyone; the first is for what is right, the second for what is wrong
+PALETTE = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66)]
+
+
+def to_pil(image: Float[Tensor, "channels height width"], scale: int = 1) -> Image.Image:
+    """A float picture in [0, 1] as an RGB PIL image, each pixel enlarged to `scale` x `scale`."""
+    array = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(np.ascontiguousarray(array))
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def _enlarge(image: Tensor, at_least: int = 256) -> tuple[Image.Image, int]:
+    scale = max(1, at_least // max(image.shape[-2:]))
+    return to_pil(image, scale), scale
+
+
+def _name(names: list[str] | None, index: int) -> str:
+    return names[index] if names and index < len(names) else str(index)
+
+
+@dataclass
+class Prediction:
+    """What all answers share."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {f.name: _jsonable(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None}
+
+    def plot(self, image: Float[Tensor, "channels height width"]) -> Image.Image:
+        """The answer drawn on its picture."""
+        raise NotImplementedError
+
+    def cpu(self) -> Prediction:
+        """The same answer with its tensors on the CPU."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{key: v.cpu() if isinstance(v, Tensor) else v for key, v in moved.items()})
+
+
+def _jsonable(value: Any) -> Any:
+    return value.detach().cpu().tolist() if isinstance(value, Tensor) else value
+
+
+@dataclass
+class Classes(Prediction):
+    """A distribution over classes."""
+
+    probabilities: Float[Tensor, " classes"]
+    names: list[str] | None = None
+
+    @property
+    def label(self) -> int:
+        """The most probable class."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def confidence(self) -> float:
+        """Its probability."""
+        return float(self.probabilities.max())
+
+    def plot(self, image: Tensor) -> Image.Image:
+        picture, _ = _enlarge(image)
+        return _caption(picture, f"{_name(self.names, self.label)} {self.confidence:.0%}")
+
+    def to_dict(self) -> dict[str, Any]:
+        name = _name(self.names, self.label)
+        return {"label": self.label, "name": name, "confidence": self.confidence, **super().to_dict()}
+
+
+@dataclass
+class Detections(Prediction):
+    """Boxes in the network's pixels, best first, with scores in [0, 1]."""
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    masks: Bool[Tensor, "n height width"] | None = None
+    names: list[str] | None = None
+
+    def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
+        """Boxes of at least `threshold` with class and score."""
+        picture, scale = _enlarge(image)
+        draw = ImageDraw.Draw(picture)
+        for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
+            if score >= threshold:
+                colour = PALETTE[label % len(PALETTE)]
+                corners = [v * scale for v in box]
+                draw.rectangle(corners, outline=colour, width=3)
+                where = (corners[0] + 3, max(0, corners[1] - 14))
+                text = f"{_name(self.names, label)} {score:.2f}"
+                draw.rectangle(draw.textbbox(where, text), fill=(0, 0, 0))
+                draw.text(where, text, fill=(255, 255, 255))
+        return picture
+
+
+@dataclass
+class Segmentation(Prediction):
+    """A class per pixel."""
+
+    semantic: Int[Tensor, "height width"]
+    probabilities: Float[Tensor, "classes height width"] | None = None
+    names: list[str] | None = None
+
+    def plot(self, image: Tensor) -> Image.Image:
+        colours = torch.tensor([(0, 0, 0), *PALETTE], dtype=torch.float32) / 255
+        tint = colours[self.semantic.cpu() % len(colours)].permute(2, 0, 1)
+        mixed = torch.where((self.semantic.cpu() > 0), 0.4 * image.cpu() + 0.6 * tint, image.cpu().expand(3, -1, -1))
+        return _enlarge(mixed)[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"semantic": self.semantic.cpu().tolist(), "names": self.names}
+
+
+@dataclass
+class Images(Prediction):
+    """Pictures in [0, 1]: samples, renderings, reconstructions."""
+
+    images: Float[Tensor, "n channels height width"]
+
+    def plot(self, image: Tensor | None = None) -> Image.Image:
+        """A grid of the pictures, after `image` when one is given."""
+        shown = self.images if image is None else torch.cat([image[None].to(self.images), self.images])
+        return grid(shown)
+
+
+@dataclass
+class Depth(Prediction):
+    """Metres along z."""
+
+    depth: Float[Tensor, "height width"]
+
+    def plot(self, image: Tensor | None = None) -> Image.Image:
+        far = self.depth[torch.isfinite(self.depth)].max()
+        return _enlarge(1 - (self.depth / far).nan_to_num(1, 1, 1)[None])[0]
+
+
+@dataclass
+class Flow(Prediction):
+    """Motion (dx, dy) in pixels to the next picture; `valid` is false where the window had no texture."""
+
+    flow: Float[Tensor, "2 height width"]
+    valid: Bool[Tensor, "height width"]
+
+    def plot(self, image: Tensor) -> Image.Image:
+        """Arrows on a grid of 16 by 16 places."""
+        picture, scale = _enlarge(image)
+        draw = ImageDraw.Draw(picture)
+        step = max(1, max(image.shape[-2:]) // 16)
+        for y in range(step // 2, image.shape[-2], step):
+            for x in range(step // 2, image.shape[-1], step):
+                dx, dy = (float(v) for v in self.flow[:, y, x])
+                start = ((x + 0.5) * scale, (y + 0.5) * scale)
+                end = (start[0] + dx * scale, start[1] + dy * scale)
+                draw.line([start, end], fill=PALETTE[0] if bool(self.valid[y, x]) else PALETTE[1], width=2)
+        return picture
+
+
+@dataclass
+class Keypoints(Prediction):
+    """Places (x, y), their scale in pixels and angle in radians, and a descriptor of each."""
+
+    points: Float[Tensor, "n 2"]
+    scales: Float[Tensor, " n"]
+    angles: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+    descriptors: Float[Tensor, "n dimensions"]
+
+    def plot(self, image: Tensor) -> Image.Image:
+        """Circles as large as the keypoints' scale with a line for the angle."""
+        picture, scale = _enlarge(image)
+        draw = ImageDraw.Draw(picture)
+        for (x, y), size, angle in zip(
+            self.points.tolist(), self.scales.tolist(), self.angles.tolist(), strict=True
+        ):
+            x, y, radius = x * scale, y * scale, size * scale
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=PALETTE[0])
+            draw.line([(x, y), (x + radius * np.cos(angle), y + radius * np.sin(angle))], fill=PALETTE[1])
+        return picture
+
+
+@dataclass
+class Embeddings(Prediction):
+    """A vector that stands for the picture."""
+
+    vector: Float[Tensor, " dimensions"]
+
+    def plot(self, image: Tensor) -> Image.Image:
+        """The picture above its vector as a strip of grey."""
+        picture, _ = _enlarge(image)
+        low, high = self.vector.min(), self.vector.max()
+        strip = to_pil(((self.vector - low) / (high - low).clamp_min(1e-9))[None, None])
+        joined = Image.new("RGB", (picture.width, picture.height + 16))
+        joined.paste(picture, (0, 0))
+        joined.paste(strip.resize((picture.width, 16), Image.Resampling.NEAREST), (0, picture.height))
+        return joined
+
+
+@dataclass
+class Actions(Prediction):
+    """What an agent would do: a distribution over discrete actions and the value of the state."""
+
+    probabilities: Float[Tensor, " actions"]
+    value: float
+
+    @property
+    def action(self) -> int:
+        """The most probable action."""
+        return int(self.probabilities.argmax())
+
+    def plot(self, image: Tensor | None = None) -> Image.Image:
+        picture = Image.new("RGB", (256, 64), (255, 255, 255)) if image is None else _enlarge(image)[0]
+        return _caption(picture, f"action {self.action} ({self.probabilities.max():.0%})")
+
+
+def grid(images: Float[Tensor, "n channels height width"], columns: int = 8, scale: int = 2) -> Image.Image:
+    """Pictures side by side, `columns` in a row, two pixels apart."""
+    tiles = [to_pil(image, scale) for image in images]
+    width, height = tiles[0].width + 2, tiles[0].height + 2
+    columns = min(columns, len(tiles))
+    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), (255, 255, 255))
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, ((index % columns) * width, (index // columns) * height))
+    return sheet
+
+
+def _caption(picture: Image.Image, text: str) -> Image.Image:
+    joined = Image.new("RGB", (picture.width, picture.height + 18), (0, 0, 0))
+    joined.paste(picture, (0, 18))
+    ImageDraw.Draw(joined).text((4, 3), text, fill=(255, 255, 255))
+    return joined
