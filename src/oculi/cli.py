@@ -4,9 +4,8 @@ A recipe's keys can be set on any verb that builds or trains: `--training.lr 0.0
 Bad input prints one line and exits with 2; `--debug` shows the traceback.
 """
 
-from __future__ import annotations
-
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from inspect import signature
@@ -265,11 +264,18 @@ def parse(words: list[str], overridden: bool) -> tuple[str, dict[str, Any]]:
     from jsonargparse import ArgumentParser  # a quarter of a second, so after what needs none
 
     function = VERBS[verb]
+    lines = (function.__doc__ or "").splitlines()
     epilog = _epilog(rest) if "overrides" in signature(function).parameters else ""
-    parser = ArgumentParser(prog=f"oculi {verb}", description=(function.__doc__ or "").splitlines()[0], epilog=epilog)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={"overrides"})
-    switches = {f"--{name}" for name, p in signature(function).parameters.items() if p.annotation == "bool"}
-    parsed = parser.parse_args([f"{word}=true" if word in switches else word for word in _with_lists(words)[1:]])
+    parser = ArgumentParser(prog=f"oculi {verb}", description=lines[0], epilog=epilog)
+    told = dict(line.strip().split(": ", 1) for line in lines if re.match(r" {8}\w+: ", line))
+    for name, argument in signature(function).parameters.items():
+        if argument.annotation is bool:
+            parser.add_argument(f"--{name}", action="store_true", help=told[name])
+        elif argument.default is argument.empty:
+            parser.add_argument(name, type=argument.annotation, help=told[name])
+        elif name != "overrides":
+            parser.add_argument(f"--{name}", type=argument.annotation, default=argument.default, help=told[name])
+    parsed = parser.parse_args(_with_lists(words)[1:])
     if overridden and not epilog:
         raise BadRecipe(f"{verb}: it takes no recipe keys")
     return verb, dict(vars(parsed))
@@ -370,8 +376,6 @@ _STUB = '''r"""{title}: the idea in the field's words.
 
 Author: Title, year, arXiv.
 """
-
-from __future__ import annotations
 
 from oculi.input_contract import InputContract
 from oculi.predictions import Classes
