@@ -98,6 +98,7 @@ class Learner(pl.LightningModule):
         if training.ema:
             self.average = AveragedModel(system, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
         self.steps_done = 0
+        self.metrics_file: Path | None = None  # step,metric,value; a resumed run goes on where it stopped
 
     def configure_optimizers(self) -> Any:
         optimizers, schedulers = [], []
@@ -150,6 +151,9 @@ class Learner(pl.LightningModule):
         values |= {"train/loss": float(total.detach()), "train/lr": lr}
         for logger in self.loggers:
             logger.log_metrics(values, self.steps_done)
+        if self.metrics_file is not None:
+            with self.metrics_file.open("a", encoding="utf-8") as rows:
+                rows.writelines(f"{self.steps_done},{name},{value:.6g}\n" for name, value in values.items())
         self.log("loss", total.detach(), prog_bar=True, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -219,6 +223,11 @@ def fit(
 ) -> Learner:
     """Train `system` in place. Logs and checkpoints go to `folder`; `resume` goes on from its last checkpoint."""
     learner = Learner(system, training, splits)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        learner.metrics_file = folder / "metrics.csv"
+        if not resume:
+            learner.metrics_file.write_text("step,metric,value\n", encoding="utf-8")
     extra: list[Callback] = list(callbacks or [])
     if folder is not None and checkpoint_every:
         extra.append(
@@ -275,9 +284,9 @@ class _Bar(TQDMProgressBar):
 def _loggers(folder: Path | None, mlflow: str | None) -> list[Any] | bool:
     if folder is None:
         return False
-    from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
+    from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
 
-    loggers: list[Any] = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
+    loggers: list[Any] = [TensorBoardLogger(folder, name="", version="")]
     if mlflow:
         loggers.append(MLFlowLogger(experiment_name="oculi", tracking_uri=mlflow, run_name=folder.name))
     return loggers
