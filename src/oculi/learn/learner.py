@@ -7,8 +7,10 @@ of the checkpoint, so a run that was killed and resumed gives the same bits as o
 
 from __future__ import annotations
 
+import logging
 import math
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -242,12 +244,24 @@ def fit(
     checkpoint = folder / "last.ckpt" if folder is not None and resume and (folder / "last.ckpt").is_file() else None
     if checkpoint is not None:
         learner.steps_done = torch.load(checkpoint, weights_only=True)["oculi"]["steps_done"]
-    trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
+    with warnings.catch_warnings():
+        for message in _HARMLESS:
+            warnings.filterwarnings("ignore", message)
+        trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if learner.average is not None:
         system.load_state_dict(learner.average.module.state_dict())
     return learner
+
+
+_HARMLESS = (
+    "Checkpoint directory .* exists",  # a run's folder holds its logs too, and a resumed run finds its checkpoint
+    "The .*dataloader.* does not have many workers",  # samples are kept in memory; `workers` is there for those on disk
+    "Starting from v1.9.0, .tensorboardX",  # we depend on tensorboardX
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
+)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no advertisements
 
 
 class _Bar(TQDMProgressBar):
