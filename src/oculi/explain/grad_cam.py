@@ -165,32 +165,43 @@ def _canvases(
     return canvas, corners
 
 
-def experiment(size: int = 48, noise: float = 0.3, pictures: int = 300, seed: int = 0) -> dict[str, float]:
+def _pointing_game(
+    system: System, digits: Float[Tensor, "n c s s"], labels: Int[Tensor, " n"], size: int, noise: float, seed: int
+) -> tuple[float, Float[Tensor, "n size size"]]:
+    """The share of canvases whose hottest pixel is on the digit, and the heat maps."""
+    canvas, corners = _canvases(digits, size, noise, seed)
+    heat = GradCAM()(system, canvas, labels)
+    hottest = heat.flatten(1).argmax(1)
+    place = torch.stack([hottest // size, hottest % size], 1)
+    inside = ((place >= corners) & (place < corners + digits.shape[-1])).all(1)
+    return float(inside.float().mean()), heat
+
+
+def experiment(
+    size: int = 48, noise: float = 0.1, harder: float = 0.3, pictures: int = 500, seed: int = 0
+) -> dict[str, float]:
     """The pointing game with the digits ResNet: is the hottest pixel on the digit, somewhere on a canvas of noise?
 
-    `chance` is what a random pixel would reach; `kept_when_randomised` the mean correlation of the heat maps with those
-    of the same network with fresh weights (near 0 when the map depends on what was learned).
+    `pointing_game_harder` is the same in noise of amplitude `harder`, `chance` what a random pixel would reach,
+    `kept_when_randomised` the mean correlation of the heat maps with those of the same network with fresh weights.
     """
     run = cached("resnet")
     samples = [run.splits.test[i] for i in range(min(pictures, len(run.splits.test)))]
     digits = torch.stack([sample.image for sample in samples if sample.image is not None])
     labels = torch.tensor([sample.label for sample in samples])
-    canvas, corners = _canvases(digits, size, noise, seed)
-    heat = GradCAM()(run.system, canvas, labels)
-    hottest = heat.flatten(1).argmax(1)
-    place = torch.stack([hottest // size, hottest % size], 1)
-    inside = ((place >= corners) & (place < corners + digits.shape[-1])).all(1)
+    found, heat = _pointing_game(run.system, digits, labels, size, noise, seed)
+    found_harder, _ = _pointing_game(run.system, digits, labels, size, harder, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = copy.deepcopy(run.system)
         for module in fresh.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
-    other = GradCAM()(fresh, canvas, labels)
+    _, other = _pointing_game(fresh, digits, labels, size, noise, seed)
     a, b = (maps.flatten(1) - maps.flatten(1).mean(1, keepdim=True) for maps in (heat, other))
-    correlation = F.cosine_similarity(a, b, dim=1).mean()
     return {
-        "pointing_game": float(inside.float().mean()),
+        "pointing_game": found,
+        "pointing_game_harder": found_harder,
         "chance": (digits.shape[-1] / size) ** 2,
-        "kept_when_randomised": float(correlation),
+        "kept_when_randomised": float(F.cosine_similarity(a, b, dim=1).mean()),
     }
