@@ -12,7 +12,7 @@ positions are added, and a pre-norm transformer encoder follows:
     logits                     batch x classes
 
 Attention is global from the first layer; what a convolution knows beforehand (neighbours matter, everywhere alike) has
-to be learned from data. Differs from the paper: no tanh layer in the head before fine-tuning, as in torchvision and timm.
+to be learned from data. Differs from the paper: no tanh layer in the head, as in torchvision and timm.
 
 Dosovitskiy et al.: An Image is Worth 16x16 Words, 2020, arXiv:2010.11929.
 """

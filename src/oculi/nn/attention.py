@@ -38,7 +38,7 @@ def layer_norm(
     bias: Float[Tensor, " d"] | None = None,
     eps: float = 1e-5,
 ) -> Float[Tensor, "*b d"]:
-    """(x - mean) / sqrt(variance + eps) over each sample's features (biased variance), the reference of nn.LayerNorm."""
+    """(x - mean) / sqrt(variance + eps) over each sample's features (biased variance); see nn.LayerNorm."""
     centred = x - x.mean(-1, keepdim=True)
     normal = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
     normal = normal if weight is None else normal * weight
