@@ -1,0 +1,1 @@
+"""Few-shot systems: new classes from a handful of examples."""

@@ -1,0 +1,1 @@
+"""Segmentation systems: a class per pixel."""

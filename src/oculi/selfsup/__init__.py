@@ -1,0 +1,1 @@
+"""Self-supervised systems: they learn from pictures without labels."""

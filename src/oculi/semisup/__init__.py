@@ -1,0 +1,1 @@
+"""Semi-supervised systems: few labels, many pictures."""
