@@ -210,6 +210,104 @@ def reproduce(systems: list[str] | None = None, all: bool = False, results: str 
     return rows
 
 
+def explain(folder: str, picture: str, out: str = "explained.png", json: bool = False) -> Any:
+    """Show where a classifier looks (Grad-CAM).
+
+    Args:
+        folder: a run's folder
+        picture: path of a picture
+        out: the picture that shows it
+        json: print JSON
+    """
+    from oculi.explain.grad_cam import GradCAM, overlay
+
+    system = _load(folder)
+    image = system.contract.batch([picture])
+    overlay(image[0], GradCAM()(system, image)[0]).save(out)
+    return {"written": out}
+
+
+def attack(folder: str, method: str = "fgsm", eps: float = 8 / 255, json: bool = False) -> Any:
+    """Attack a trained system on its test data.
+
+    Args:
+        folder: a run's folder
+        method: fgsm or pgd
+        eps: largest change of a pixel, of the range 0 to 1
+        json: print JSON
+    """
+    from dataclasses import replace
+
+    from oculi.data.datasets import batches
+    from oculi.learn.evaluation import evaluate as scores_of
+    from oculi.learn.training import open_splits
+    from oculi.robust.fgsm import FGSM
+    from oculi.robust.pgd import PGD
+
+    methods = {"fgsm": FGSM(eps), "pgd": PGD(eps, step=eps / 4)}
+    if method not in methods:
+        raise BadRecipe(f"method: no attack called {method}{catalogue.nearest(method, methods)}")
+    system, recipe = _load(folder), _recipe_of(folder)
+    splits = open_splits(recipe, system)
+    changed = []
+    for batch in batches(splits.test, 128):
+        adversarial = replace(batch, image=methods[method](system, batch))
+        changed += [adversarial[i] for i in range(len(batch))]
+    before = scores_of(system, splits, recipe.protocol)
+    after = scores_of(system, replace(splits, test=changed), recipe.protocol)
+    return {key: {"clean": value, "attacked": after[key]} for key, value in before.items()}
+
+
+def compress(folder: str, out: str, bits: int = 8, json: bool = False) -> Any:
+    """Quantise a trained system after training, calibrated on its training data.
+
+    Args:
+        folder: a run's folder
+        out: the folder of the small system
+        bits: of the weights
+        json: print JSON
+    """
+    from oculi.compress.post_training_quantization import PostTrainingQuantization, save_quantized, size
+    from oculi.data.datasets import batches
+    from oculi.learn.evaluation import evaluate as scores_of
+    from oculi.learn.training import open_splits
+    from oculi.types import take
+
+    system, recipe = _load(folder), _recipe_of(folder)
+    splits = open_splits(recipe, system)
+    small = PostTrainingQuantization(bits)(system, take(batches(splits.train, 64), 4))
+    save_quantized(small, out)
+    before, after = (scores_of(s, splits, recipe.protocol) for s in (system, small))
+    compared = {key: {"before": value, "after": after[key]} for key, value in before.items()}
+    return {"bytes": {"before": size(system), "after": size(small)}, **compared}
+
+
+def export(folder: str, out: str = "model.onnx", json: bool = False) -> Any:
+    """Export to ONNX; the file is only written when it decides as torch does.
+
+    Args:
+        folder: a run's folder
+        out: the file
+        json: print JSON
+    """
+    from oculi.serve.onnx_export import export as export_onnx
+
+    return vars(export_onnx(_load(folder), out))
+
+
+def demo(folder: str = "runs/demo", steps: int = 500) -> Any:
+    """Take real digits through the whole life of a vision system, in minutes.
+
+    Args:
+        folder: where report.html goes
+        steps: of the first training
+    """
+    from oculi.flywheel.demo import demo as run_demo
+
+    run_demo(folder, steps)
+    return ""
+
+
 class FellShort(Exception):
     """A recipe did not reach its score."""
 
@@ -224,6 +322,11 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sample": sample,
     "render": render,
     "reproduce": reproduce,
+    "explain": explain,
+    "attack": attack,
+    "compress": compress,
+    "export": export,
+    "demo": demo,
 }
 
 

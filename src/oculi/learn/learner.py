@@ -266,6 +266,7 @@ def fit(
 
 _HARMLESS = (
     "Checkpoint directory .* exists",  # a run's folder holds its logs too, and a resumed run finds its checkpoint
+    "(?s).*Using ModelCheckpoint with manual optimization",  # weights after the step are what we want to keep
     "The .*dataloader.* does not have many workers",  # samples are kept in memory; `workers` is there for those on disk
     "Starting from v1.9.0, .tensorboardX",  # we depend on tensorboardX
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
