@@ -33,6 +33,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oculi.geometry.homography import apply_homography, solve_dlt, transfer_error
+from oculi.metrics.correspondence import corner_error
 
 
 @dataclass
@@ -135,7 +136,9 @@ class RANSAC:
                 share = float((errors[winner] <= self.threshold).double().mean())
                 needed = trials_needed(self.confidence, share, self.kind.size)
         if best is None:
-            raise ValueError(f"points: no sample of {self.kind.size} fixes a model (points coincide or lie on one line)")
+            raise ValueError(
+                f"points: no sample of {self.kind.size} fixes a model (points coincide or lie on one line)"
+            )
         return self._refined(best, data, trials)
 
     def _checked(self, points: Tensor, targets: Tensor | None) -> list[Tensor]:
@@ -189,12 +192,6 @@ def synthetic_matches(
     return points, targets, ~wrong, H
 
 
-def corner_error(H: Float[Tensor, "3 3"], truth: Float[Tensor, "3 3"], width: int, height: int) -> float:
-    """Mean distance in pixels between the picture's corners under H and under the truth."""
-    corners = truth.new_tensor([[0, 0], [width, 0], [width, height], [0, height]])
-    return float(transfer_error(H.to(truth), corners, apply_homography(truth, corners)).mean())
-
-
 def experiment(
     matches: int = 2000, outliers: float = 0.5, noise: float = 0.5, seeds: int = 100, threshold: float = 2.0
 ) -> dict[str, float]:
@@ -203,9 +200,9 @@ def experiment(
     for seed in range(seeds):
         points, targets, truth, H = synthetic_matches(matches, outliers, noise, seed)
         found = RANSAC(threshold=threshold, seed=seed).fit(points, targets)
-        errors.append(corner_error(found.model, H, 640, 480))
+        errors.append(corner_error(found.model, H, 480, 640))
         overlaps.append(float((found.inliers & truth).sum() / (found.inliers | truth).sum()))
-        plain.append(corner_error(solve_dlt(points, targets)[0], H, 640, 480))
+        plain.append(corner_error(solve_dlt(points, targets)[0], H, 480, 640))
         trials.append(found.trials)
     error = torch.tensor(errors)
     return {

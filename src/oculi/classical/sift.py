@@ -31,10 +31,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from oculi.classical.ransac import RANSAC
+from oculi.geometry.camera import pixel_centers
+from oculi.geometry.homography import apply_homography, solve_dlt
 from oculi.input_contract import InputContract
+from oculi.metrics.correspondence import corner_error, matching_score, repeatability
+from oculi.ops.matching import match_descriptors
 from oculi.predictions import Keypoints
 from oculi.system import System
-from oculi.types import Batch
+from oculi.types import Batch, images_only
 
 BORDER = 5  # no keypoint nearer to the edge of its octave, in that octave's pixels
 REFINE_STEPS = 5
@@ -128,11 +133,8 @@ class SIFT(System):
     def _extrema(self, dog: Float[Tensor, "d h w"]) -> Float[Tensor, "n 4"]:
         """Refined extrema of one octave: x, y, layer (all fractional), |D|."""
         depth, height, width = dog.shape
-        magnitude = dog.abs()
-        loud = magnitude[1:-1] > 0.5 * self.contrast / self.layers
-        top = F.max_pool3d(dog[None, None], 3, 1, 1)[0, 0, 1:-1]
-        bottom = -F.max_pool3d(-dog[None, None], 3, 1, 1)[0, 0, 1:-1]
-        inner = dog[1:-1]
+        loud = dog[1:-1].abs() > 0.5 * self.contrast / self.layers
+        top, bottom, inner = _highest(dog), -_highest(-dog), dog[1:-1]
         peak = loud & (((inner == top) & (inner > 0)) | ((inner == bottom) & (inner < 0)))
         peak[:, :BORDER] = peak[:, height - BORDER :] = False
         peak[:, :, :BORDER] = peak[:, :, width - BORDER :] = False
@@ -204,6 +206,14 @@ class SIFT(System):
         return F.normalize(F.normalize(torch.cat(histograms)).clamp_max(0.2))
 
 
+def _highest(dog: Float[Tensor, "d h w"]) -> Float[Tensor, "d2 h w"]:
+    """Highest of the 27 neighbours in layer, y and x of every inner layer; one axis after the other."""
+    layers = torch.maximum(torch.maximum(dog[:-2], dog[1:-1]), dog[2:])
+    padded = F.pad(layers, (1, 1, 1, 1), value=-math.inf)
+    rows = torch.maximum(torch.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+
+
 def _cubes(dog: Float[Tensor, "d h w"], place: Int[Tensor, "n 3"]) -> Float[Tensor, "n 3 3 3"]:
     near = torch.arange(-1, 2, device=dog.device)
     layer, y, x = (place[:, i, None] + near for i in range(3))
@@ -259,3 +269,71 @@ def _descriptor_grid(device: torch.device) -> tuple[Float[Tensor, "samples 2"], 
     v, u = torch.meshgrid(side, side, indexing="ij")
     weights = triangle[:, None, :, None] * triangle[None, :, None, :]
     return torch.stack([u, v], -1).reshape(-1, 2), weights.reshape(CELLS * CELLS, -1)
+
+
+# the experiment ------------------------------------------------------------------------------------------------------
+
+PHOTOS = ("astronaut", "camera", "coffee", "chelsea", "coins")  # those that scikit-image carries with it
+
+
+def photographs(size: int, count: int = len(PHOTOS)) -> list[Float[Tensor, "1 size size"]]:
+    """Grey photographs from scikit-image's own folder, nothing downloaded."""
+    import skimage.data
+
+    contract = InputContract(size, size, 1, resize="crop")
+    return [contract.prepare(getattr(skimage.data, name)()) for name in PHOTOS[:count]]
+
+
+def warps(size: int) -> dict[str, Float[Tensor, "3 3"]]:
+    """Known maps of a `size` x `size` picture: two turns, two scales about the centre, two changes of viewpoint."""
+    half, corners = size / 2, size * torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.float64)
+    made = {}
+    for name, degrees, scale in (("turn 30", 30, 1), ("turn 90", 90, 1), ("shrink", 10, 0.7), ("enlarge", -20, 1.4)):
+        a = math.radians(degrees)
+        c, s = scale * math.cos(a), scale * math.sin(a)
+        matrix = [[c, -s, half - c * half + s * half], [s, c, half - s * half - c * half], [0, 0, 1]]
+        made[name] = torch.tensor(matrix, dtype=torch.float64)
+    views = {"view left": [[0, 0], [-0.1, 0.12], [-0.06, -0.15], [0.04, 0]],
+             "view below": [[0.12, 0.05], [-0.2, 0.1], [0.02, -0.05], [0.03, 0]]}  # fmt: skip
+    for name, shifts in views.items():
+        made[name] = solve_dlt(corners, corners + size * torch.tensor(shifts, dtype=torch.float64))[0]
+    return made
+
+
+def warp(image: Float[Tensor, "c h w"], H: Float[Tensor, "3 3"]) -> Float[Tensor, "c h w"]:
+    """The picture that shows at H(p) what `image` shows at p; the edge is repeated outside. Bicubic."""
+    height, width = image.shape[-2:]
+    pixels = pixel_centers(height, width).double()
+    unit = apply_homography(torch.linalg.inv(H), pixels) * pixels.new_tensor([2 / width, 2 / height]) - 1
+    grid = unit.view(1, height, width, 2).to(image)
+    return F.grid_sample(image[None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0].clamp(0, 1)
+
+
+def experiment(size: int = 384, photos: int = 5, ratio: float = 0.8, seed: int = 0) -> dict[str, float]:
+    """Photographs against their warps: repeatability, matching score, and the homography that RANSAC finds."""
+    system, rows = SIFT(size).eval(), []
+    ransac = RANSAC(threshold=2.0, seed=seed)
+    with torch.no_grad():
+        for photo in photographs(size, photos):
+            known = warps(size)
+            pictures = torch.stack([photo, *(warp(photo, H) for H in known.values())])
+            before, *others = system.predict(images_only(pictures))
+            points = before.points.double()
+            for H, after in zip(known.values(), others):
+                targets = after.points.double()
+                mutual, _ = match_descriptors(before.descriptors, after.descriptors)
+                sure, _ = match_descriptors(before.descriptors, after.descriptors, ratio)
+                found = ransac.fit(points[sure[:, 0]], targets[sure[:, 1]])
+                rows.append((
+                    repeatability(points, targets, H, size, size),
+                    matching_score(points, targets, mutual, H, size, size),
+                    corner_error(found.model, H, size, size),
+                ))  # fmt: skip
+    repeated, matched, errors = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    return {
+        "repeatability": float(repeated.mean()),
+        "matching_score": float(matched.mean()),
+        "median_corner_error": float(errors.median()),
+        "worst_corner_error": float(errors.max()),
+        "pairs": float(len(rows)),
+    }

@@ -26,7 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def apply_homography(H: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 2"]) -> Float[Tensor, "*batch n 2"]:
+def apply_homography(
+    H: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 2"]
+) -> Float[Tensor, "*batch n 2"]:
     """Map points (x, y); a point on the line that H sends to infinity comes back as infinity or NaN."""
     mapped = F.pad(points, (0, 1), value=1.0) @ H.transpose(-1, -2)
     return mapped[..., :2] / mapped[..., 2:]
@@ -40,7 +42,9 @@ def transfer_error(
     return torch.nan_to_num(distance, nan=math.inf)
 
 
-def homography_of_rotation(K: Float[Tensor, "*batch 3 3"], R: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+def homography_of_rotation(
+    K: Float[Tensor, "*batch 3 3"], R: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch 3 3"]:
     """H = K R K^{-1}: the pixels of a camera that turned by R (first camera's coordinates to the second's)."""
     return K @ R @ torch.linalg.inv(K)
 
@@ -53,7 +57,9 @@ def homography_dlt(
     Raises ValueError for fewer than four matches, unequal shapes, NaN, or points that do not fix H (on one line).
     """
     if source.shape != target.shape or source.shape[-1] != 2:
-        raise ValueError(f"source, target: expected equal shapes ending in n x 2, got {tuple(source.shape)}, {tuple(target.shape)}")
+        raise ValueError(
+            f"source, target: expected equal shapes ending in n x 2, got {tuple(source.shape)}, {tuple(target.shape)}"
+        )
     if source.shape[-2] < 4:
         raise ValueError(f"source: expected at least 4 matches, got {source.shape[-2]}")
     if not bool(torch.isfinite(source).all() and torch.isfinite(target).all()):

@@ -34,7 +34,9 @@ def match_descriptors(
     n, m = len(first), len(second)
     if n == 0 or m == 0:
         return torch.zeros(0, 2, dtype=torch.int64, device=first.device), first.new_zeros(0)
-    distances = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist" if n * m < 4096 else "use_mm_for_euclid_dist")
+    distances = torch.cdist(
+        first, second, compute_mode="donot_use_mm_for_euclid_dist" if n * m < 4096 else "use_mm_for_euclid_dist"
+    )
     nearest, index = distances.topk(min(2, m), dim=1, largest=False)
     keep = nearest[:, 0] <= max_distance
     if ratio < 1 and m > 1:
