@@ -1,0 +1,1 @@
+"""Geometry and matching before deep learning: keypoints, robust fitting, optical flow."""

@@ -1,0 +1,107 @@
+r"""Homographies: projective maps of the plane, defined up to scale (8 degrees of freedom).
+
+    w [x' y' 1]^T = H [x y 1]^T        H is 3x3, nonsingular, scaled so that H[2, 2] = 1 where that is not near zero
+
+Two views are related by one H where the scene is planar, or where the camera only rotates; then H = K R K^{-1}.
+
+The normalised direct linear transform moves each point set to mean 0 and mean distance sqrt(2), stacks two equations per
+match,
+
+    [ 0  0  0  -x -y -1   y'x  y'y  y' ] h = 0
+    [ x  y  1   0  0  0  -x'x -x'y -x' ] h = 0
+
+takes h as the right singular vector of the smallest singular value and undoes the normalisation. Four matches, no three of
+them on a line, fix H. Solved in float64.
+
+Source: Hartley and Zisserman, Multiple View Geometry (2004), sections 4.1, 4.4.4 (algorithm 4.2) and 8.4.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def apply_homography(
+    H: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 2"]
+) -> Float[Tensor, "*batch n 2"]:
+    """Map points (x, y); a point on the line that H sends to infinity comes back as infinity or NaN."""
+    mapped = F.pad(points, (0, 1), value=1.0) @ H.transpose(-1, -2)
+    return mapped[..., :2] / mapped[..., 2:]
+
+
+def transfer_error(
+    H: Float[Tensor, "*batch 3 3"], source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
+) -> Float[Tensor, "*batch n"]:
+    """Distance in pixels between H(source) and target; infinity where H sends the source to infinity."""
+    distance = torch.linalg.norm(apply_homography(H, source) - target, dim=-1)
+    return torch.nan_to_num(distance, nan=math.inf)
+
+
+def homography_of_rotation(
+    K: Float[Tensor, "*batch 3 3"], R: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """H = K R K^{-1}: the pixels of a camera that turned by R (first camera's coordinates to the second's)."""
+    return K @ R @ torch.linalg.inv(K)
+
+
+def homography_dlt(
+    source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """H with target = H(source) in the algebraic least-squares sense, from four or more matches, batched.
+
+    Raises ValueError for fewer than four matches, unequal shapes, NaN, or points that do not fix H (on one line).
+    """
+    if source.shape != target.shape or source.shape[-1] != 2:
+        raise ValueError(
+            f"source, target: expected equal shapes ending in n x 2, got {tuple(source.shape)}, {tuple(target.shape)}"
+        )
+    if source.shape[-2] < 4:
+        raise ValueError(f"source: expected at least 4 matches, got {source.shape[-2]}")
+    if not bool(torch.isfinite(source).all() and torch.isfinite(target).all()):
+        raise ValueError("source, target: expected finite coordinates, got NaN or infinity")
+    H, well_posed = solve_dlt(source, target)
+    if not bool(well_posed.all()):
+        raise ValueError("source, target: the matches do not fix a homography (points coincide or lie on one line)")
+    return H
+
+
+def solve_dlt(
+    source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
+) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
+    """Like `homography_dlt` without the checks: H and whether the matches fixed it, so that a batch may hold bad samples."""
+    from_points, T = _normalise(source.double())
+    to_points, U = _normalise(target.double())
+    x, y = from_points.unbind(-1)
+    u, v = to_points.unbind(-1)
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    first = torch.stack([zero, zero, zero, -x, -y, -one, v * x, v * y, v], -1)
+    second = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y, -u], -1)
+    equations = torch.cat([first, second], -2)
+    # four matches give 8 equations: the ninth right singular vector exists in the full decomposition only
+    _, singular, right = torch.linalg.svd(equations, full_matrices=source.shape[-2] == 4)
+    normalised = right[..., 8, :].unflatten(-1, (3, 3))
+    volume = torch.linalg.det(normalised).abs()
+    H = torch.linalg.inv(U) @ normalised @ T
+    corner = H[..., 2:, 2:]
+    size = torch.linalg.matrix_norm(H)[..., None, None]
+    H = H / torch.where(corner.abs() > 1e-12 * size, corner, size)
+    well_posed = (singular[..., 7] > 1e-6 * singular[..., 0]) & (volume > 1e-9) & torch.isfinite(H).all(-1).all(-1)
+    return H.to(source.dtype), well_posed
+
+
+def _normalise(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
+    """Points with mean 0 and mean distance sqrt(2), and the similarity that did it."""
+    mean = points.mean(-2)
+    centred = points - mean[..., None, :]
+    distance = torch.linalg.norm(centred, dim=-1).mean(-1)
+    scale = math.sqrt(2) / distance.clamp_min(1e-12)
+    T = torch.zeros(*points.shape[:-2], 3, 3, dtype=points.dtype, device=points.device)
+    T[..., 0, 0] = T[..., 1, 1] = scale
+    T[..., :2, 2] = -scale[..., None] * mean
+    T[..., 2, 2] = 1.0
+    return centred * scale[..., None, None], T
