@@ -49,15 +49,22 @@ class EpisodeSampler:
 
 
 def load(
-    source: str = "digits", unseen: int = 4, samples: int = 0, size: int = 0, classes: int = 0, seed: int = 0
+    source: str = "digits",
+    unseen: int = 4,
+    size: int = 0,
+    classes: int = 0,
+    train: int = 0,
+    test: int = 0,
+    seed: int = 0,
 ) -> Splits:
     """A classification source split by class: `unseen` of its classes, drawn by `seed`, are kept from training.
 
-    samples, size and classes are handed to the source where they are positive. Test and validation hold unseen classes.
+    size, classes, train and test (numbers of samples before the split) are handed to a source that has them where they
+    are positive. Test and validation hold unseen classes.
     """
     from oculi.data.sources import open_data
 
-    asked = {"samples": samples, "size": size, "classes": classes}
+    asked = {"size": size, "classes": classes, "train": train, "test": test}
     options: dict[str, object] = {key: value for key, value in asked.items() if value > 0}
     if source == "world":
         options["task"] = "classification"

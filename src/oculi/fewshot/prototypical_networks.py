@@ -10,10 +10,10 @@ which is a linear classifier on f(x), since -||f||² is the same for all classes
     prototypes    classes x embedding       made by `fit` from labelled batches, saved with the weights
     logits        batch x classes
 
-The loss is cross-entropy on the queries of an episode. A batch that brings its `support` is one; any other batch is split:
-the first `shots` pictures of each class are the support and the others the queries, so an ordinary shuffled batch makes an
-episode of all its classes (many ways train better than few, as the paper found). After training `fit` may see new classes:
-only the means change.
+The loss is cross-entropy on the queries of an episode. A batch that brings its `support` is one; any other batch is
+split: the first `shots` pictures of each class are the support and the others the queries, so an ordinary shuffled
+batch makes an episode of all its classes (many ways train better than few, as the paper found). After training `fit`
+may see new classes: only the means change.
 
 Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, 2017, arXiv:1703.05175.
 """
