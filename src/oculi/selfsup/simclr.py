@@ -9,7 +9,8 @@ r"""SimCLR: two random views of a picture shall meet, and part from everybody el
 
 No label is used. A view's 2(N - 1) negatives are the other views of the batch, so large batches help. The answer is h,
 before the head, which serves other tasks better than z; a linear probe judges it. Differs from the paper: the
-augmentations are those of `oculi.data.augment` (affine maps, contrast, brightness, noise, erasing), Adam instead of LARS.
+augmentations are those of `oculi.data.augment` (affine maps, contrast, brightness, noise, erasing), the
+optimiser Adam, not LARS.
 
 Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of Visual Representations, 2020,
 arXiv:2002.05709.

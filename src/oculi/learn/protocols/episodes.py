@@ -1,7 +1,8 @@
 r"""Few-shot episodes: N ways, K shots from classes of the split (unseen in training where the data keep them apart).
 
 Each of EPISODES episodes gives the system its support through `fit` and asks 15 queries per class. WAYS is 5, or as
-many classes as there are. The system is left as it was. `confidence` is the half-width of the 95 % interval over episodes.
+many classes as there are. The system is left as it was. `confidence` is the half-width of the 95 %
+interval over episodes.
 """
 
 from __future__ import annotations
