@@ -112,7 +112,7 @@ def recipes() -> list[Recipe]:
 def read_recipe(path: Path) -> Recipe:
     """Read and check one recipe file."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader either way
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
         raise BadRecipe(f"{path.name}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):

@@ -181,9 +181,7 @@ class Keypoints(Prediction):
         """Circles as large as the keypoints' scale with a line for the angle."""
         picture, scale = _enlarge(image)
         draw = ImageDraw.Draw(picture)
-        for (x, y), size, angle in zip(
-            self.points.tolist(), self.scales.tolist(), self.angles.tolist(), strict=True
-        ):
+        for (x, y), size, angle in zip(self.points.tolist(), self.scales.tolist(), self.angles.tolist(), strict=True):
             x, y, radius = x * scale, y * scale, size * scale
             draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=PALETTE[0])
             draw.line([(x, y), (x + radius * np.cos(angle), y + radius * np.sin(angle))], fill=PALETTE[1])

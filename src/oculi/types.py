@@ -116,7 +116,19 @@ class Batch:
         return Batch(**joined)
 
 
-_RAGGED = {"boxes", "labels", "masks", "keypoints", "points", "boxes3d", "caption", "questions", "referring", "id", "facts"}
+_RAGGED = {
+    "boxes",
+    "labels",
+    "masks",
+    "keypoints",
+    "points",
+    "boxes3d",
+    "caption",
+    "questions",
+    "referring",
+    "id",
+    "facts",
+}
 
 
 def _join(name: str, values: list[Any]) -> Any:
@@ -128,7 +140,9 @@ def _join(name: str, values: list[Any]) -> Any:
         return Camera.stack(values)
     shapes = {tuple(value.shape) for value in values}
     if len(shapes) > 1:
-        raise ValueError(f"{name}: expected one shape in a batch, got {sorted(shapes)}; resize with an InputContract first")
+        raise ValueError(
+            f"{name}: expected one shape in a batch, got {sorted(shapes)}; resize with an InputContract first"
+        )
     return torch.stack(values)
 
 

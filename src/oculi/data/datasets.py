@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from oculi.input_contract import InputContract
 from oculi.types import Batch, Sample
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Random access to samples."""
 
@@ -126,7 +127,9 @@ class StepSampler(Sampler[list[int]]):
         for step in range(self.start, self.steps):
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch))
+                order = torch.randperm(
+                    self.length, generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+                )
             first = (step % self.per_epoch) * self.batch_size
             yield order[first : first + self.batch_size].tolist()
 

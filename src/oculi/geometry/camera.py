@@ -119,8 +119,8 @@ def world_to_camera_from_pose(
 
 
 def look_at(
-    center: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], up: Float[Tensor, "*batch 3"]
-) -> Float[Tensor, "*batch 4 4"]:
+    center: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch 3"], up: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*out 4 4"]:
     """World-to-camera of a camera at `center` that looks at `target`; `up` points upwards in the world.
 
     Raises ValueError where the viewing direction is zero or parallel to `up`.
@@ -128,7 +128,9 @@ def look_at(
     forward = target - center
     right = torch.linalg.cross(forward, up.expand_as(forward))
     if bool((torch.linalg.norm(right, dim=-1) < 1e-8).any()):
-        raise ValueError("look_at: the viewing direction is zero or parallel to up; move the target or choose another up")
+        raise ValueError(
+            "look_at: the viewing direction is zero or parallel to up; move the target or choose another up"
+        )
     forward = forward / torch.linalg.norm(forward, dim=-1, keepdim=True)
     right = right / torch.linalg.norm(right, dim=-1, keepdim=True)
     down = torch.linalg.cross(forward, right)

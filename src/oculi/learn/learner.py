@@ -7,8 +7,10 @@ of the checkpoint, so a run that was killed and resumed gives the same bits as o
 
 from __future__ import annotations
 
+import logging
 import math
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +98,7 @@ class Learner(pl.LightningModule):
         if training.ema:
             self.average = AveragedModel(system, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
         self.steps_done = 0
+        self.metrics_file: Path | None = None  # step,metric,value; a resumed run goes on where it stopped
 
     def configure_optimizers(self) -> Any:
         optimizers, schedulers = [], []
@@ -148,6 +151,9 @@ class Learner(pl.LightningModule):
         values |= {"train/loss": float(total.detach()), "train/lr": lr}
         for logger in self.loggers:
             logger.log_metrics(values, self.steps_done)
+        if self.metrics_file is not None:
+            with self.metrics_file.open("a", encoding="utf-8") as rows:
+                rows.writelines(f"{self.steps_done},{name},{value:.6g}\n" for name, value in values.items())
         self.log("loss", total.detach(), prog_bar=True, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -217,6 +223,11 @@ def fit(
 ) -> Learner:
     """Train `system` in place. Logs and checkpoints go to `folder`; `resume` goes on from its last checkpoint."""
     learner = Learner(system, training, splits)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        learner.metrics_file = folder / "metrics.csv"
+        if not resume:
+            learner.metrics_file.write_text("step,metric,value\n", encoding="utf-8")
     extra: list[Callback] = list(callbacks or [])
     if folder is not None and checkpoint_every:
         extra.append(
@@ -242,12 +253,25 @@ def fit(
     checkpoint = folder / "last.ckpt" if folder is not None and resume and (folder / "last.ckpt").is_file() else None
     if checkpoint is not None:
         learner.steps_done = torch.load(checkpoint, weights_only=True)["oculi"]["steps_done"]
-    trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
+    with warnings.catch_warnings():
+        for message in _HARMLESS:
+            warnings.filterwarnings("ignore", message)
+        trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if learner.average is not None:
         system.load_state_dict(learner.average.module.state_dict())
     return learner
+
+
+_HARMLESS = (
+    "Checkpoint directory .* exists",  # a run's folder holds its logs too, and a resumed run finds its checkpoint
+    "(?s).*Using ModelCheckpoint with manual optimization",  # weights after the step are what we want to keep
+    "The .*dataloader.* does not have many workers",  # samples are kept in memory; `workers` is there for those on disk
+    "Starting from v1.9.0, .tensorboardX",  # we depend on tensorboardX
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
+)
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no advertisements
 
 
 class _Bar(TQDMProgressBar):
@@ -261,9 +285,9 @@ class _Bar(TQDMProgressBar):
 def _loggers(folder: Path | None, mlflow: str | None) -> list[Any] | bool:
     if folder is None:
         return False
-    from pytorch_lightning.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
+    from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
 
-    loggers: list[Any] = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
+    loggers: list[Any] = [TensorBoardLogger(folder, name="", version="")]
     if mlflow:
         loggers.append(MLFlowLogger(experiment_name="oculi", tracking_uri=mlflow, run_name=folder.name))
     return loggers

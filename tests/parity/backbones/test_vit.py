@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import torchvision
 
 from oculi.backbones.vit import ViT
+from oracles import torchvision
 
 
 def renamed(theirs, width):

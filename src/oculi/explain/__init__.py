@@ -1,0 +1,1 @@
+"""Why a system answers as it does: one file per method, each taking any System."""

@@ -1,0 +1,1 @@
+"""Data, train, test, ship, watch, mine, label: the loop as one."""

@@ -1,0 +1,234 @@
+r"""`oculi demo`: real digits through the whole life of a vision system, from training to the next training.
+
+Each step is one function that takes what the ones before it made and gives a Section of the report.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from oculi.compress.post_training_quantization import PostTrainingQuantization, size
+from oculi.data.augment import Augment
+from oculi.data.datasets import Dataset, batches
+from oculi.data.digits import load as load_digits
+from oculi.explain.grad_cam import GradCAM, overlay
+from oculi.flywheel.mining import hard_cases
+from oculi.flywheel.report import Section, as_text, side_by_side, write_page
+from oculi.learn.evaluation import evaluate
+from oculi.learn.protocols.classification import answers
+from oculi.learn.slices import slice_scores
+from oculi.learn.training import Run, train
+from oculi.predictions import to_pil
+from oculi.robust.fgsm import FGSM
+from oculi.serve.onnx_export import OnnxModel, export
+from oculi.system import System, predict
+from oculi.types import Batch, Sample
+
+
+@dataclass
+class Demo:
+    """What the steps share: the folder, the classifier's run, how long to train, and whether to show progress."""
+
+    folder: Path
+    steps: int
+    progress: bool
+    run: Run | None = None
+    test: Batch | None = None
+
+    @property
+    def digits(self) -> Run:
+        assert self.run is not None
+        return self.run
+
+    @property
+    def batch(self) -> Batch:
+        """All test digits."""
+        if self.test is None:
+            self.test = next(iter(batches(self.digits.splits.test, 500)))
+        return self.test
+
+
+def demo(folder: str = "runs/demo", steps: int = 500, progress: bool = True) -> list[Section]:
+    """Run every step, write `report.html` into `folder` and give the sections."""
+    state = Demo(Path(folder), steps, progress)
+    state.folder.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for number, step in enumerate(STEPS, 1):
+        started = time.perf_counter()
+        if progress:
+            print(f"[{number}/{len(STEPS)}] {(step.__doc__ or '').splitlines()[0]}", flush=True)
+        section = step(state)
+        section.rows.append(("seconds", f"{time.perf_counter() - started:.1f}"))
+        sections.append(section)
+    summary = "Real handwritten digits through the life of a vision system. Every figure comes from this run."
+    write_page(state.folder / "report.html", "oculi demo", summary, sections)
+    if progress:
+        print(f"\n{as_text(sections)}\n\nreport: {state.folder / 'report.html'}")
+    return sections
+
+
+def learn(state: Demo) -> Section:
+    """Train a classifier on real digits."""
+    overrides = {"training.steps": state.steps, "training.warmup": state.steps // 10}
+    state.run = train("resnet", state.folder / "classifier", overrides, progress=state.progress)
+    splits = state.run.splits
+    rows = [
+        ("training digits", str(len(splits.train))),
+        ("steps", str(state.steps)),
+        ("parameters", f"{sum(p.numel() for p in state.run.system.parameters()):,}"),
+    ]
+    return Section("Learn", "A small ResNet on the 1,797 handwritten digits that scikit-learn ships.", rows)
+
+
+def score(state: Demo) -> Section:
+    """Score it, by slices too."""
+    scores = evaluate(state.digits.system, state.digits.splits)
+    probabilities, label = answers(state.digits.system, state.digits.splits.test)
+    image = state.batch.image
+    assert image is not None
+    ink = image.mean((1, 2, 3))
+    members = {f"digit {d}": label == d for d in range(10)}
+    thirds = torch.quantile(ink, torch.tensor([1 / 3, 2 / 3]))
+    members |= {"little ink": ink < thirds[0], "much ink": ink > thirds[1]}
+    found = slice_scores(probabilities.argmax(1) == label, members)
+    rows = [("accuracy", f"{scores['accuracy']:.1%}"), ("calibration error", f"{scores['calibration_error']:.3f}")]
+    rows += [(f"slice: {s.name}", f"{s.score:.1%} of {s.count}{', flagged' if s.worse else ''}") for s in found[:4]]
+    shown = [a.plot(i) for a, i in zip(predict(state.digits.system, _first(state, 12)), image, strict=False)]
+    return Section(
+        "Score",
+        "500 digits it has never seen; the four worst slices. A slice is flagged when it is significantly worse.",
+        rows,
+        [("Its answers on the first test digits", side_by_side(shown))],
+    )
+
+
+def explain(state: Demo) -> Section:
+    """Explain: where it looks."""
+    batch = _first(state, 6)
+    assert batch.image is not None
+    heat = GradCAM()(state.digits.system, batch.image)
+    shown = [overlay(image, h, at_least=160) for image, h in zip(batch.image, heat, strict=True)]
+    return Section(
+        "Explain", "Grad-CAM: the bright places speak for the class it chose.", [], [("", side_by_side(shown))]
+    )
+
+
+def attack(state: Demo) -> Section:
+    """Attack: how little it takes to fool it."""
+    system, rows, shown = state.digits.system, [], []
+    assert state.batch.image is not None
+    for eps in (0.02, 0.05, 0.1):
+        changed = FGSM(eps)(system, state.batch)
+        right = _right(system, replace(state.batch, image=changed))
+        rows.append((f"accuracy under FGSM, eps {eps:g}", f"{float(right.float().mean()):.1%}"))
+        budget = float((changed - state.batch.image).abs().max())
+        if budget > eps * (1 + 1e-6):
+            raise RuntimeError(f"the attack left its budget: {budget} > {eps}")
+        shown += [to_pil(changed[i], 8) for i in range(4)]
+    picture = side_by_side(shown, columns=4)
+    return Section(
+        "Attack",
+        "One step along the gradient's sign.",
+        rows,
+        [("Rows: eps 0.02, 0.05, 0.1 of the full range", picture)],
+    )
+
+
+def ship(state: Demo) -> Section:
+    """Quantise and export, decisions compared."""
+    system, splits = state.digits.system, state.digits.splits
+    small = PostTrainingQuantization()(system, list(batches(splits.train, 64))[:4])
+    path = state.folder / "digits.onnx"
+    pictures = [(splits.test[i].image[0] * 255).byte().numpy() for i in range(200)]  # type: ignore[index]
+    report = export(system, path, pictures)
+    onnx = OnnxModel(path)
+    theirs = [answer.label for answer in onnx.predict(pictures)]  # type: ignore[attr-defined]
+    ours = [answer.label for answer in predict(system, list(pictures))]  # type: ignore[attr-defined]
+    before, after = evaluate(system, splits)["accuracy"], evaluate(small, splits)["accuracy"]
+    rows = [
+        ("weights, float32", f"{size(system) / 1e3:.0f} kB"),
+        ("weights, int8", f"{size(small) / 1e3:.0f} kB ({size(system) / size(small):.1f}x smaller)"),
+        ("accuracy, float32 and int8", f"{before:.1%} and {after:.1%}"),
+        ("latency, torch, one picture", f"{_median_ms(lambda: predict(system, [pictures[0]])):.2f} ms"),
+        ("latency, ONNX, one picture", f"{_median_ms(lambda: onnx.predict([pictures[0]])):.2f} ms"),
+        ("ONNX decisions equal torch's", f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {len(ours)}"),
+        ("largest difference", f"{report.max_difference:.1e}"),
+    ]
+    return Section("Ship", "The file is only written when it decides as torch does.", rows)
+
+
+def improve(state: Demo) -> Section:
+    """Mine the hard cases of a hard stream, label them, train again."""
+    splits = load_digits(labelled=0, seed=1)
+    train_all = list(splits.train)  # type: ignore[call-overload]
+    known, stream = train_all[:150], corrupted(train_all[150:], seed=1)
+    test = corrupted(list(splits.test), seed=2)  # type: ignore[call-overload]
+    budget = 100
+    first = _short_training(state, replace(splits, train=known, test=test))
+    before = evaluate(first.system, first.splits)["accuracy"]
+    prepared = replace(splits, train=stream).prepared(first.system.contract).train
+    probabilities, _ = answers(first.system, prepared)
+    mined = [stream[i] for i in hard_cases(probabilities, budget).tolist()]
+    order = torch.randperm(len(stream), generator=torch.Generator().manual_seed(0))[:budget].tolist()
+    gains = {}
+    for name, chosen in (("mined", mined), ("random", [stream[i] for i in order])):
+        again = _short_training(state, replace(splits, train=known + chosen, test=test))
+        gains[name] = evaluate(again.system, again.splits)["accuracy"]
+    rows = [
+        ("accuracy on the changed stream, before", f"{before:.1%}"),
+        (f"with {budget} mined labels", f"{gains['mined']:.1%}"),
+        (f"with {budget} random labels", f"{gains['random']:.1%}"),
+    ]
+    text = (
+        "150 clean digits to begin with; the stream is noisy, dark and shifted. The hardest pictures by margin are "
+        "labelled and added, against as many random ones. One seed: a difference of a few points is chance."
+    )
+    return Section("Learn again", text, rows, [("The changed stream", _sheet(test, 12))])
+
+
+STEPS: list[Callable[[Demo], Section]] = [learn, score, explain, attack, ship, improve]
+
+
+def corrupted(samples: list[Sample], seed: int) -> list[Sample]:
+    """Darker, noisier, shifted copies."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        change = Augment(shift=0.08, rotate=0.2, noise=0.1, contrast=0.2)
+        image = change(Batch.of(samples)).image
+    assert image is not None
+    return [replace(s, image=(i * 0.8 * 255).round() / 255) for s, i in zip(samples, image, strict=True)]
+
+
+def _short_training(state: Demo, splits: object) -> Run:
+    overrides = {"training.steps": state.steps, "training.warmup": 20}
+    return train("resnet", overrides=overrides, progress=False, splits=splits)  # type: ignore[arg-type]
+
+
+def _first(state: Demo, n: int) -> Batch:
+    return Batch(image=state.batch.image[:n], label=state.batch.label[:n])  # type: ignore[index]
+
+
+def _right(system: System, batch: Batch) -> Tensor:
+    said = torch.tensor([answer.label for answer in predict(system, batch)])  # type: ignore[attr-defined]
+    return said == batch.label
+
+
+def _sheet(dataset: Dataset, n: int) -> Image.Image:
+    return side_by_side([to_pil(dataset[i].image, 10) for i in range(n)])  # type: ignore[arg-type]
+
+
+def _median_ms(call: Callable[[], object], repeats: int = 30) -> float:
+    """Median of `repeats` calls after three to warm up."""
+    times = []
+    for _ in range(repeats + 3):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return sorted(times[3:])[repeats // 2] * 1e3

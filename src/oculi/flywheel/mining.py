@@ -1,0 +1,31 @@
+r"""Hard-case mining: which unlabelled pictures are worth a label, by what the system itself says about them.
+
+margin: the difference between the two most probable classes (small = hard); entropy: -sum p log p (large = hard).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def hardness(
+    probabilities: Float[Tensor, "n classes"], by: Literal["margin", "entropy"] = "margin"
+) -> Float[Tensor, " n"]:
+    """How hard each picture is, larger = harder."""
+    if by == "entropy":
+        return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(1)
+    top = probabilities.topk(2, 1).values
+    return 1 - (top[:, 0] - top[:, 1])
+
+
+def hard_cases(
+    probabilities: Float[Tensor, "n classes"], budget: int, by: Literal["margin", "entropy"] = "margin"
+) -> Int[Tensor, " budget"]:
+    """The indices of the `budget` hardest pictures, hardest first. Raises ValueError for an impossible budget."""
+    if not 0 < budget <= len(probabilities):
+        raise ValueError(f"budget: expected 1 to {len(probabilities)} pictures, got {budget}")
+    return torch.argsort(hardness(probabilities, by), descending=True, stable=True)[:budget]

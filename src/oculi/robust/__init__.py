@@ -1,0 +1,1 @@
+"""Attacks and what withstands them: one file per method, each taking any System."""

@@ -1,0 +1,1 @@
+"""A model in front of users: export, engine, HTTP."""
