@@ -8,9 +8,9 @@ r"""U-Net: down to see the whole, up again to say where, with every level's deta
     image       batch x C x H x W
     logits      batch x classes x H x W
 
-`padded=False` is the original: no padding, maps shrink by 4 pixels a level, skips are cropped about their centre, and the
-output is smaller than the input (572 -> 388 with 5 levels). To label a whole picture it is then mirrored beyond its edges
-(the paper's overlap-tile). `norm` puts batch norm after each convolution, which the paper, being older, has not.
+`padded=False` is the original: no padding, maps shrink by 4 pixels a level, skips are cropped about their centre, and
+the output is smaller than the input (572 -> 388 with 5 levels). To label a whole picture it is then mirrored beyond its
+edges (the paper's overlap-tile). `norm` puts batch norm after each convolution, which the paper, being older, has not.
 
 Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015, arXiv:1505.04597.
 """

@@ -7,9 +7,10 @@ r"""SimCLR: two random views of a picture shall meet, and part from everybody el
     image            batch x C x H x W in [0, 1]
     h (the answer)   batch x features          z   2 batch x projection
 
-No label is used. The 2(N - 1) negatives are the other views of the batch, so large batches help. The answer is h, before
-the head, which is better for what comes after; a linear probe judges it. Differs from the paper: the augmentations are
-those of `oculi.data.augment` (affine maps, contrast, brightness, noise, erasing), Adam instead of LARS.
+No label is used. A view's 2(N - 1) negatives are the other views of the batch, so large batches help. The answer is h,
+before the head, which serves other tasks better than z; a linear probe judges it. Differs from the paper: the
+augmentations are those of `oculi.data.augment` (affine maps, contrast, brightness, noise, erasing), the
+optimiser Adam, not LARS.
 
 Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of Visual Representations, 2020,
 arXiv:2002.05709.

@@ -13,9 +13,9 @@ unlabelled images are targets worth following; the ramp waits until there is som
     label    batch, -1 = unlabelled
     logits   batch x classes; the teacher answers
 
-The weights are averaged, not the predictions (Temporal Ensembling), and predictions are compared, not weights. Differs
-from the paper: augmentations of `oculi.data.augment` in place of translations and flips, and no dropout. The mean square
-runs over images and classes. Batch norm's running statistics are the teacher's own.
+The weights are averaged, not the predictions (Temporal Ensembling), and predictions are compared, not weights.
+Differs from the paper: augmentations of `oculi.data.augment` in place of translations and flips, and no dropout.
+The mean square runs over images and classes. Batch norm's running statistics are the teacher's own.
 
 Tarvainen, Valpola: Mean teachers are better role models, 2017, arXiv:1703.01780.
 """
