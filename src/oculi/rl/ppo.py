@@ -4,10 +4,10 @@ One iteration: N actors run T steps with the policy of the moment; advantages A 
 minibatches maximise
 
     r = pi(a|s) / pi_old(a|s)
-    L = E[ min(r A, clip(r, 1 - eps, 1 + eps) A) ] - c_v E[ (V(s) - R)^2 ] + c_e E[ entropy of pi(.|s) ],   R = A + V_old
+    L = E[ min(r A, clip(r, 1 - eps, 1 + eps) A) ] - c_v E[ (V(s) - R)^2 ] + c_e E[ entropy of pi(.|s) ],   R = A + V
 
-and the experience is thrown away (on-policy: the policy that makes the data is the one that is improved). The minimum is
-pessimistic: once the ratio has left the interval in the direction that helps, the gradient is zero.
+and the experience is thrown away (on-policy: the policy that makes the data is the one that is improved). The minimum
+is pessimistic: once the ratio has left the interval in the direction that helps, the gradient is zero.
 
     observation     batch x observations
     policy, value   two separate MLPs with tanh: hidden, hidden, then actions or 1
