@@ -1,0 +1,1 @@
+"""Reinforcement learning: systems that learn from the rewards of an environment."""
