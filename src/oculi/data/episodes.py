@@ -14,6 +14,7 @@ Vinyals et al.: Matching Networks for One Shot Learning, 2016, arXiv:1606.04080.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -48,28 +49,14 @@ class EpisodeSampler:
         return picked[:, : self.shots], picked[:, self.shots :]
 
 
-def load(
-    source: str = "digits",
-    unseen: int = 4,
-    size: int = 0,
-    classes: int = 0,
-    train: int = 0,
-    test: int = 0,
-    seed: int = 0,
-) -> Splits:
-    """A classification source split by class: `unseen` of its classes, drawn by `seed`, are kept from training.
+def load(source: str = "digits", unseen: int = 4, options: dict[str, Any] | None = None, seed: int = 0) -> Splits:
+    """A classification source, opened with `options` and split by class: `unseen` classes are kept from training.
 
-    size, classes, train and test (numbers of samples before the split) are handed to a source that has them where they
-    are positive. Test and validation hold unseen classes.
+    Which ones, `seed` decides. Test and validation hold the unseen classes alone.
     """
     from oculi.data.sources import open_data
 
-    asked = {"size": size, "classes": classes, "train": train, "test": test}
-    options: dict[str, object] = {key: value for key, value in asked.items() if value > 0}
-    if source == "world":
-        options["task"] = "classification"
-    splits = open_data(source, **options)
-    return split_by_class(splits, unseen, seed)
+    return split_by_class(open_data(source, **(options or {})), unseen, seed)
 
 
 def split_by_class(splits: Splits, unseen: int, seed: int = 0) -> Splits:

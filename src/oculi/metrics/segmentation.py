@@ -13,7 +13,7 @@ from oculi.types import IGNORE
 
 
 def pixel_confusion(
-    predicted: Int[Tensor, "*b h w"], truth: Int[Tensor, "*b h w"], classes: int
+    predicted: Int[Tensor, "*said"], truth: Int[Tensor, "*true"], classes: int
 ) -> Int[Tensor, "true said"]:
     """Counts of pixels: row = true class, column = predicted class. Counts of batches may be added."""
     if predicted.shape != truth.shape:

@@ -23,7 +23,7 @@ def cosine_similarity(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float
 
 
 def nt_xent_loss(
-    first: Float[Tensor, "n d"], second: Float[Tensor, "n d"], temperature: float = 0.5
+    first: Float[Tensor, "n d"], second: Float[Tensor, "m d"], temperature: float = 0.5
 ) -> Float[Tensor, ""]:
     """Mean of l_ij over both directions of the N pairs (first[i], second[i])."""
     if first.shape != second.shape:

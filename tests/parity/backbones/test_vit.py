@@ -67,7 +67,5 @@ def test_b_16_has_the_published_number_of_parameters_and_tokens():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="patch: expected a divisor of image_size 30, got 4"):
         ViT(10, 30, 4, 8, 1, 2)
-    with pytest.raises(ValueError, match="pool: expected cls or mean"):
-        ViT(10, 8, 4, 8, 1, 2, pool="max")
     with pytest.raises(ValueError, match="expected 4 patches, got 9"):
         ViT(10, 8, 4, 8, 1, 2)(torch.rand(1, 3, 12, 12))
