@@ -84,7 +84,7 @@ class Camera:
         Directions have z = 1 in the camera's frame, so that `origin + depth * direction` is the point at that depth.
         """
         if pixels is None:
-            pixels = pixel_centers(self.height, self.width, self.K.device).expand(*self.K.shape[:-2], -1, 2)
+            pixels = pixel_centers(self.height, self.width).to(self.K).expand(*self.K.shape[:-2], -1, 2)
         ones = torch.ones_like(pixels[..., :1])
         local = torch.cat([pixels, ones], -1) @ torch.linalg.inv(self.K).transpose(-1, -2)
         directions = local @ self.R
