@@ -17,7 +17,7 @@ AWAY = 7.0  # metres from the middle
 
 
 def load(views: int = 40, test: int = 8, size: int = 64, seed: int = 0) -> Splits:
-    """`views` pictures to train on and `test` held-out ones of the scene `seed`; validation is the test's first half."""
+    """`views` pictures to train on and `test` held-out ones of scene `seed`; validation is the test's first half."""
     for name, given in (("views", views), ("test", test)):
         if given < 1:
             raise ValueError(f"{name}: expected at least 1 picture, got {given}")
