@@ -35,7 +35,7 @@ def test_the_ratio_is_one_before_the_first_step():
     seen = batches[0].transitions
     chosen = system(seen["observation"])[0].gather(1, seen["action"][:, None])[:, 0]
     torch.testing.assert_close((chosen - seen["log_probability"]).exp(), torch.ones(12))
-    assert abs(float(system.loss(batches[0])["policy"])) < 1e-6  # advantages have zero mean
+    assert abs(system.loss(batches[0])["policy"].item()) < 1e-6  # advantages have zero mean
 
 
 def test_experience_is_thrown_away():
