@@ -1,0 +1,133 @@
+r"""What is true of a rendered scene: boxes, masks, words, 3D boxes, motion and disparity, all computed, none guessed.
+
+flow       project(point moved with its object, second camera) - pixel centre
+disparity  focal * baseline / depth
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from oculi.data.world.render import Rendered, rays, to_local, to_world
+from oculi.data.world.scenes import COLOUR_NAMES, TEXTURE_WORDS, TEXTURES, Scenes
+from oculi.data.world.shapes import SHAPES, dot, half_extents
+
+LEAST_PIXELS = 8  # an object that shows less is not named, boxed or masked
+
+
+def visible(slot: Int[Tensor, "n height width"], most: int) -> Bool[Tensor, "n k height width"]:
+    """Masks of all objects by slot; those of objects that show too little are empty."""
+    masks = slot[:, None] == torch.arange(most)[:, None, None]
+    return masks & (masks.sum((2, 3), keepdim=True) >= LEAST_PIXELS)
+
+
+def tight_boxes(masks: Bool[Tensor, "*n height width"]) -> Float[Tensor, "*n 4"]:
+    """x1 y1 x2 y2 around the true pixels, borders on pixel edges; zeros for an empty mask."""
+    sides = []
+    for axis in (-2, -1):
+        any_ = masks.any(axis).to(torch.int8)
+        length = any_.shape[-1]
+        sides.append((any_.argmax(-1), length - any_.flip(-1).argmax(-1)))
+    boxes = torch.stack([sides[0][0], sides[1][0], sides[0][1], sides[1][1]], -1).float()
+    return boxes * masks.flatten(-2).any(-1)[..., None]
+
+
+def boxes3d(scenes: Scenes) -> Float[Tensor, "n k 7"]:
+    """x y z of the centre, length width height along the turned x, y and the vertical, and yaw; world axes, radians."""
+    extents = half_extents(scenes.kind, scenes.size)
+    sides = torch.where(scenes.tilted, extents[[2, 1, 0]], extents) * 2
+    return torch.cat([scenes.center, sides, scenes.yaw[None]]).permute(1, 2, 0).contiguous()
+
+
+def flow(first: Scenes, second: Scenes, rendered: Rendered) -> Float[Tensor, "n 2 height width"]:
+    """Where each pixel's surface point is one step later, minus where it is: (dx, dy) in pixels."""
+    n, size = rendered.depth.shape[:2]
+    point = first.eye[:, :, None, None] + rendered.depth * rays(first, size)
+    flat = point.reshape(3, -1).clone()
+    owner = rendered.slot + torch.arange(n)[:, None, None] * first.kind.shape[1]
+    hit = (rendered.slot >= 0).reshape(-1).nonzero()[:, 0]
+    body = owner.reshape(-1)[hit]
+    local = to_local(first, body, flat[:, hit])
+    flat[:, hit] = to_world(second, body, local) + second.center.reshape(3, -1)[:, body]
+    offset = flat.reshape(3, n, -1) - second.eye[:, :, None]
+    x, y, z = (dot(second.view[row][..., None], offset) for row in range(3))
+    scale = (second.focal * size)[:, None] / z
+    there = torch.stack([x * scale, y * scale], 1).reshape(n, 2, size, size) + size / 2
+    place = torch.arange(size) + 0.5
+    here = torch.stack([place.expand(size, size), place[:, None].expand(size, size)])
+    return there - here
+
+
+def disparity(scenes: Scenes, depth: Float[Tensor, "n h w"], baseline: float) -> Float[Tensor, "n h w"]:
+    """Pixels that a point moves left in a camera `baseline` metres to the right."""
+    return (scenes.focal * depth.shape[-1] * baseline)[:, None, None] / depth
+
+
+def words(scenes: Scenes, scene: int, slot: int) -> tuple[str, str, str]:
+    """Colour, texture and shape of an object, in words; a photograph as texture has no colour."""
+    texture = int(scenes.texture[scene, slot])
+    shape = SHAPES[int(scenes.kind[scene, slot])]
+    if texture == len(TEXTURES):
+        return "", "photographic", shape
+    return COLOUR_NAMES[int(scenes.colour[scene, slot])], TEXTURE_WORDS[texture], shape
+
+
+def phrase(parts: tuple[str, str, str]) -> str:
+    """`red striped sphere`; `plain` goes without saying."""
+    return " ".join(part for part in parts if part and part != "plain")
+
+
+def caption(names: list[tuple[str, str, str]]) -> str:
+    """`a red striped sphere and an orange box`, in the order of the objects; `nothing` for an empty scene."""
+    if not names:
+        return "nothing"
+    parts = [("an " if phrase(p)[0] in "aeiou" else "a ") + phrase(p) for p in names]
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def questions(names: list[tuple[str, str, str]], boxes: Float[Tensor, "n 4"]) -> list[tuple[str, str]]:
+    """Questions with their answers: counts, presence, colours of what is unique, the sides."""
+    shapes = [shape for _, _, shape in names]
+    asked = [("how many objects are there?", str(len(names)))]
+    for shape in SHAPES:
+        count = shapes.count(shape)
+        asked.append((f"is there a {shape}?", "yes" if count else "no"))
+        asked.append((f"how many {_plural(shape)} are there?", str(count)))
+    for colour, texture, shape in names:
+        if shapes.count(shape) == 1:
+            if colour:
+                asked.append((f"what colour is the {shape}?", colour))
+            asked.append((f"what texture has the {shape}?", texture))
+    if len(names) > 1:
+        across = (boxes[:, 0] + boxes[:, 2]) / 2
+        if across.min() < across.sort().values[1]:
+            asked.append(("what shape is furthest left?", shapes[int(across.argmin())]))
+    return asked
+
+
+def _plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith(("x", "s")) else "s")
+
+
+def referring(names: list[tuple[str, str, str]], boxes: Float[Tensor, "n 4"]) -> list[tuple[str, int]]:
+    """Phrases that fit one object only, with its number: by shape, by colour and shape, in full, or by side."""
+    found = []
+    for index, (colour, texture, shape) in enumerate(names):
+        for keep in ((0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1)):
+            chosen = tuple(p for p, k in zip((colour, texture, shape), keep, strict=True) if k)
+            fits = [n for n in names if tuple(p for p, k in zip(n, keep, strict=True) if k) == chosen]
+            if len(fits) == 1:
+                found.append(("the " + " ".join(p for p in chosen if p), index))
+                break
+    for shape in SHAPES:
+        same = [i for i, n in enumerate(names) if n[2] == shape]
+        if len(same) > 1:
+            across = (boxes[same, 0] + boxes[same, 2]) / 2
+            order = across.argsort().tolist()
+            if across[order[0]] < across[order[1]]:
+                found.append((f"the {shape} furthest left", same[order[0]]))
+            if across[order[-1]] > across[order[-2]]:
+                found.append((f"the {shape} furthest right", same[order[-1]]))
+    return found
