@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Shared by all tests: the network is off, and what a test writes lands in a folder of its own."""
 
 import os
@@ -11,3 +12,23 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+=======
+"""Put this folder on the path, so that tests can say `from oracles import torchvision`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+>>>>>>> detect
+
+
+@pytest.fixture(autouse=True)
+def _unchecked_where_asked(request: pytest.FixtureRequest):
+    """`@pytest.mark.unchecked`: bad input meets our own errors, as it would without the type checks of the tests."""
+    from jaxtyping import config
+
+    before = config.jaxtyping_disable
+    if request.node.get_closest_marker("unchecked"):
+        config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)

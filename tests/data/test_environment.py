@@ -29,6 +29,7 @@ def test_reset_by_seed():
     assert not torch.equal(environments.reset(6), first)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="count: expected"):
         load(count=0)

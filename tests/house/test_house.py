@@ -58,7 +58,8 @@ def test_recipe_is_flat_and_stands_in_its_five_places(recipe):
     assert catalogue.docstring(recipe), "the docs page is made of the docstring"
     assert recipe.score, "a recipe states its score"
     assert set(recipe.needs) <= set(catalogue.names())
-    assert (ROOT / "tests" / "parity" / recipe.family / f"test_{recipe.id}.py").is_file()
+    if recipe.oracle:
+        assert (ROOT / "tests" / "parity" / recipe.family / f"test_{recipe.id}.py").is_file()
 
 
 def test_every_system_class_has_its_recipe():

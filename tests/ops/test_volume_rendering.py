@@ -50,6 +50,7 @@ def test_importance_depths_follow_the_weights():
     torch.testing.assert_close(torch.histc(even[0], 4, 0, 4) / 400, torch.full((4,), 0.25), atol=0.01, rtol=0)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="interval: expected the shape"):
         render_weights(torch.zeros(3), torch.zeros(2))

@@ -73,6 +73,7 @@ def test_it_learns_a_ball():
     assert after["worst_psnr"] <= after["psnr"]
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="near: expected"):
         NeRF(near=3, far=2)

@@ -33,6 +33,7 @@ def test_gymnasium_accepts_it():
     check_env(GridWorld(), skip_render_check=True)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="size: expected"):
         GridWorld(1)

@@ -73,6 +73,7 @@ def test_answers_are_distributions_and_training_runs():
     assert scores == returns.score(system, splits, "test")
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     _, splits, _ = one_iteration()
     with pytest.raises(ValueError, match="observations: the environment has 4, the system 6"):

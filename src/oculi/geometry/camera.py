@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -45,7 +45,7 @@ class Camera:
         """The camera's place in the world: C = -R^T t."""
         return -(self.R.transpose(-1, -2) @ self.t[..., None])[..., 0]
 
-    def __getitem__(self, index: int) -> Camera:
+    def __getitem__(self, index: int | Int[Tensor, " n"]) -> Camera:
         return replace(self, K=self.K[index], world_to_camera=self.world_to_camera[index])
 
     def __len__(self) -> int:

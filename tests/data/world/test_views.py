@@ -30,6 +30,7 @@ def test_splits_share_no_view():
     assert torch.equal(load(6, 2, 16, 1).train[0].image, splits.train[0].image)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="test: expected"):
         load(test=0)

@@ -64,6 +64,7 @@ def test_b_16_has_the_published_number_of_parameters_and_tokens():
         assert ours.features(torch.empty(1, 3, 224, 224))[0].shape == (1, 768, 14, 14)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="patch: expected a divisor of image_size 30, got 4"):
         ViT(10, 30, 4, 8, 1, 2)

@@ -110,6 +110,7 @@ def test_warp_by_a_whole_pixel_is_a_roll():
     assert not bool(inside[..., -1].any())
 
 
+@pytest.mark.unchecked
 def test_bad_input():
     system = LucasKanade(32)
     image = torch.rand(1, 1, 32, 32)

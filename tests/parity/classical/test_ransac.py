@@ -82,6 +82,7 @@ LINE = torch.stack([torch.arange(9.0), 2 * torch.arange(9.0)], 1)
         (SQUARE, None, "points and targets"),
     ],
 )
+@pytest.mark.unchecked
 def test_degenerate_input_is_refused(points, targets, message):
     with pytest.raises(ValueError, match=message):
         RANSAC(max_trials=128).fit(points, targets)
@@ -90,6 +91,7 @@ def test_degenerate_input_is_refused(points, targets, message):
 @pytest.mark.parametrize(
     "wrong", [{"model": "circle"}, {"threshold": 0}, {"confidence": 1.0}, {"batch": 0}, {"scoring": "lmeds"}]
 )
+@pytest.mark.unchecked
 def test_bad_arguments(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RANSAC(**wrong)

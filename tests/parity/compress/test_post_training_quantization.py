@@ -120,6 +120,7 @@ def test_four_times_smaller_on_disk_and_the_same_when_loaded(tmp_path):
     assert torch.equal(again(batches[0].image), small(batches[0].image))
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named(tmp_path):
     with pytest.raises(ValueError, match="bits: expected 2 to 8, got 16"):
         PostTrainingQuantization(bits=16)

@@ -84,6 +84,7 @@ def test_transformers_are_read_where_the_class_token_looks():
     assert GradCAM()(system, image).shape == (2, 16, 24)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     system, image = tiny(), torch.rand(2, 3, 16, 16)
     with pytest.raises(ValueError, match=r"no module stages\.9"):

@@ -55,6 +55,7 @@ def test_seed_decides_and_more_steps_raise_the_loss_more():
     assert all(p.grad is None for p in system.parameters())
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="step: expected above 0"):
         PGD(step=0.0)

@@ -69,6 +69,7 @@ def test_the_teacher_answers():
     assert torch.equal(system.predict(Batch(image=image))[0].probabilities, before)
 
 
+@pytest.mark.unchecked
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="decay: expected a number from 0 to 1, got 2"):
         tiny(decay=2)
