@@ -1,8 +1,8 @@
 r"""RANSAC: random sample consensus, a fit on which outliers have no influence.
 
 Repeat: draw a minimal sample, fit the model to it, count who agrees within a threshold. The best hypothesis wins and
-the model is fitted again to its consensus set. With inlier share w and sample size n, a hypothesis is free of outliers with
-probability w^n, so that at least one of
+the model is fitted again to its consensus set. With inlier share w and sample size n, a hypothesis is free of
+outliers with probability w^n, so that at least one of
 
     trials = log(1 - p) / log(1 - w^n)          p = 0.99, w = 0.5, n = 4: 72
 
