@@ -7,6 +7,8 @@ Song, Meng, Ermon: Denoising Diffusion Implicit Models, 2020, arXiv:2010.02502.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,7 +50,7 @@ class DDIM(System):
         with evaluating(self):
             x: Tensor = torch.randn(size, generator=generator).to(self.device)
             times = torch.linspace(self.steps - 1, -1, self.sample_steps + 1).round().long().tolist()
-            for now, then in zip(times[:-1], times[1:], strict=True):
+            for now, then in pairwise(times):
                 t, before = (torch.full((n,), step, device=self.device) for step in (now, then))
                 x = ddim_step(x, self.network(x, t), t, before, self.alpha_bars, clip=1.0)
             return Images((x.clamp(-1, 1) + 1) / 2)
