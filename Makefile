@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,oracles]"
-	# these two ask for CUDA builds of torch: without their dependencies, off the path, for the parity tests alone
-	$(BIN)/python -m pip install -q --no-deps --target .venv/oracles torchvision==0.28.0 timm==1.0.31 torchattacks==3.3.0
+	# these ask for CUDA builds of torch: without their dependencies, off the path, for the parity tests alone
+	$(BIN)/python -m pip install -q --no-deps --target .venv/oracles torchvision==0.28.0 timm==1.0.31 torchattacks==3.3.0 easyfsl==1.5.0
 	touch $(STAMP)
 
 clean:

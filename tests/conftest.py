@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Shared by all tests: the network is off, and what a test writes lands in a folder of its own."""
 
 import os
@@ -12,14 +11,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-=======
-"""Put this folder on the path, so that tests can say `from oracles import torchvision`."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
->>>>>>> detect
 
 
 @pytest.fixture(autouse=True)

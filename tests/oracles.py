@@ -1,59 +1,85 @@
-"""torchvision, timm and other oracles beside a CPU build of torch.
+"""Reference libraries for tests: torchvision and timm, loaded beside a CPU build of torch.
 
-Their wheels are linked against CUDA builds, so the operators of torchvision are missing here. Declaring the operators'
-schemas before the import is enough for what is pure Python in them: models, anchors, losses, attacks.
+PyPI's torchvision is linked against CUDA torch, so its compiled operators are missing here. Declaring their schemas is
+enough for its Python parts; an operator that a test really calls gets a body with `implement`.
 """
+
+from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-FOLDER = Path(sys.prefix) / "oracles"
-_BOXES = "Tensor dets, Tensor scores, float iou_threshold"
-_ROI = "Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width"
-_SCHEMAS = (
-    f"nms({_BOXES}) -> Tensor",
-    f"qnms({_BOXES}) -> Tensor",
-    f"roi_align({_ROI}, int sampling_ratio, bool aligned) -> Tensor",
-    f"qroi_align({_ROI}, int sampling_ratio, bool aligned) -> Tensor",
-    f"roi_pool({_ROI}) -> (Tensor, Tensor)",
-    f"ps_roi_align({_ROI}, int sampling_ratio) -> (Tensor, Tensor)",
-    f"ps_roi_pool({_ROI}) -> (Tensor, Tensor)",
-    "_roi_align_backward(Tensor grad) -> Tensor",
-    "_roi_pool_backward(Tensor grad) -> Tensor",
-    "_ps_roi_align_backward(Tensor grad) -> Tensor",
-    "_ps_roi_pool_backward(Tensor grad) -> Tensor",
-    "_deform_conv2d_backward(Tensor grad) -> Tensor",
-    "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, int a, int b, int c, int d,"
-    " int e, int f, int g, int h, bool use_mask) -> Tensor",
-)
+_SCHEMAS = {
+    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "roi_align": "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width,"
+    " int sampling_ratio, bool aligned) -> Tensor",
+    "qroi_align": "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width,"
+    " int sampling_ratio, bool aligned) -> Tensor",
+    "_roi_align_backward": "(Tensor grad, Tensor rois, float spatial_scale, int pooled_height, int pooled_width,"
+    " int batch_size, int channels, int height, int width, int sampling_ratio, bool aligned) -> Tensor",
+    "roi_pool": "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width)"
+    " -> (Tensor, Tensor)",
+    "_roi_pool_backward": "(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, int pooled_height,"
+    " int pooled_width, int batch_size, int channels, int height, int width) -> Tensor",
+    "ps_roi_align": "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width,"
+    " int sampling_ratio) -> (Tensor, Tensor)",
+    "_ps_roi_align_backward": "(Tensor grad, Tensor rois, Tensor channel_mapping, float spatial_scale,"
+    " int pooled_height, int pooled_width, int sampling_ratio, int batch_size, int channels, int height,"
+    " int width) -> Tensor",
+    "ps_roi_pool": "(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int pooled_width)"
+    " -> (Tensor, Tensor)",
+    "_ps_roi_pool_backward": "(Tensor grad, Tensor rois, Tensor channel_mapping, float spatial_scale,"
+    " int pooled_height, int pooled_width, int batch_size, int channels, int height, int width) -> Tensor",
+    "deform_conv2d": "(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, int stride_h,"
+    " int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, int groups, int offset_groups,"
+    " bool use_mask) -> Tensor",
+    "_deform_conv2d_backward": "(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias,"
+    " int stride_h, int stride_w, int pad_h, int pad_w, int dilation_h, int dilation_w, int groups,"
+    " int offset_groups, bool use_mask) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+}
+
 _library = torch.library.Library("torchvision", "FRAGMENT")
-for _schema in _SCHEMAS:
-    _library.define(_schema)
+_loaded: dict[str, ModuleType] = {}
+
+
+def implement(name: str, function: Callable) -> None:
+    """Give the operator `torchvision::name` a CPU body (forward only: no gradient flows through it)."""
+    _library.impl(name, function, "CPU")
 
 
 def oracle(name: str) -> ModuleType:
-    """Import an oracle from the folder that `make` installs it into."""
-    if not FOLDER.is_dir():
-        pytest.skip(f"{name} is not installed: run make test, which puts it into {FOLDER.name}/")
-    if str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))
-    return importlib.import_module(name)
+    if name in _loaded:
+        return _loaded[name]
+    folder = Path(sys.prefix) / "oracles"
+    if not folder.is_dir():
+        pytest.skip("not installed: run make test, which fetches the oracles")
+    for operator, schema in _SCHEMAS.items():
+        if not hasattr(torch.ops.torchvision, operator):
+            _library.define(operator + schema)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    _loaded[name] = importlib.import_module(name)
+    return _loaded[name]
 
 
 def torchvision() -> ModuleType:
-    oracle("torchvision.models.detection")
+    """The torchvision module; skips the test where the oracles are not installed."""
     return oracle("torchvision")
 
 
 def timm() -> ModuleType:
+    """The timm module; skips the test where the oracles are not installed."""
     torchvision()
     return oracle("timm")
 
 
 def torchattacks() -> ModuleType:
+    """The torchattacks module; skips the test where the oracles are not installed."""
     return oracle("torchattacks")

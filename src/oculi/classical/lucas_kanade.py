@@ -5,19 +5,21 @@ A window is taken to move as one, so its pixels vote for the displacement d = (u
     [ sum Ix^2   sum Ix Iy ] [u]     [ sum Ix It ]
     [ sum Ix Iy  sum Iy^2  ] [v] = - [ sum Iy It ]        sums over a Gaussian window
 
-The matrix must be well conditioned: where its smaller eigenvalue is low the window has no texture in two directions (flat,
-or an edge: the aperture problem) and `valid` is false. It is a local method; the global energy is Horn-Schunck's.
+The matrix must be well conditioned: where its smaller eigenvalue is low the window has no texture in two directions
+(flat, or an edge: the aperture problem) and `valid` is false. It is a local method; the global energy is
+Horn-Schunck's.
 
-Large motion: a pyramid, coarse to fine, the flow so far warping the next picture back. Each pixel is linearised about its
-own flow d0, so that It = I2(x + d0) - I1(x) - grad . d0 and the solution is the whole displacement, not a step. grad is the
-mean of the first picture's gradient and the warped second's. Pixels that leave the picture have no vote.
+Large motion: a pyramid, coarse to fine, the flow so far warping the next picture back. Each pixel is linearised
+about its own flow d0, so that It = I2(x + d0) - I1(x) - grad . d0 and the solution is the whole displacement, not a
+step. grad is the mean of the first picture's gradient and the warped second's. Pixels that leave the picture have no
+vote.
 
     image, next_image   batch x 1 x H x W in [0, 1]
     flow                2 x H x W, pixels (dx, dy): next_image(x + flow(x)) = image(x)
     valid               H x W
 
-Differs from the paper: dense, pyramidal (Bouguet 2000), Gaussian windows, and a small multiple of the identity is added to
-the matrix so that untextured pixels keep the coarser level's flow.
+Differs from the paper: dense, pyramidal (Bouguet 2000), Gaussian windows, and a small multiple of the identity is
+added to the matrix so that untextured pixels keep the coarser level's flow.
 
 Lucas, Kanade: An iterative image registration technique with an application to stereo vision, IJCAI 1981.
 """
@@ -144,7 +146,7 @@ def smooth_flow(size: int, amplitude: float, generator: torch.Generator) -> Floa
 
 
 def moving_photographs(size: int, amplitude: float, seed: int = 0, photos: int = 5) -> tuple[Batch, Tensor]:
-    """Photographs moved by a smooth random flow, and the pixels that stay in view. `flow` is exact: image = warped next."""
+    """Photographs moved by a smooth random flow, which is exact (image = warped next), and the pixels that stay in view."""
     generator = torch.Generator().manual_seed(seed)
     after = gaussian_blur(torch.stack(photographs(size, photos)), 1.0)  # band-limited, so that interpolation is exact
     flow = torch.cat([smooth_flow(size, amplitude, generator) for _ in range(photos)])
@@ -170,7 +172,7 @@ def _scored(system: LucasKanade, batch: Batch, inside: Tensor) -> tuple[float, f
 
 
 def experiment(size: int = 256, amplitude: float = 6.0, photos: int = 5, seed: int = 0) -> dict[str, float]:
-    """Endpoint errors in pixels under smooth motion and under half a pixel's translation; what standing still would give."""
+    """Endpoint errors in pixels under smooth motion and under a half-pixel shift; what standing still would give."""
     system = LucasKanade(size)
     batch, inside = moving_photographs(size, amplitude, seed, photos)
     moving, valid = _scored(system, batch, inside)

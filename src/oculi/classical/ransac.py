@@ -1,22 +1,22 @@
 r"""RANSAC: random sample consensus, a fit on which outliers have no influence.
 
-Repeat: draw a minimal sample, fit the model to it, count who agrees within a threshold. The best hypothesis wins and the
-model is fitted again to its consensus set. With inlier share w and sample size n, a hypothesis is free of outliers with
-probability w^n, so that at least one of
+Repeat: draw a minimal sample, fit the model to it, count who agrees within a threshold. The best hypothesis wins and
+the model is fitted again to its consensus set. With inlier share w and sample size n, a hypothesis is free of
+outliers with probability w^n, so that at least one of
 
     trials = log(1 - p) / log(1 - w^n)          p = 0.99, w = 0.5, n = 4: 72
 
-is, with probability p. w is unknown; it is estimated from the best consensus so far, and the loop stops when the trials done
-suffice for it.
+is, with probability p. w is unknown; it is estimated from the best consensus so far, and the loop stops when the
+trials done suffice for it.
 
     consensus   score = number of matches with error <= t              (Fischler and Bolles)
-    msac        score = -sum_i min(e_i^2, t^2)                          (Torr and Zisserman 2000), same cost, finer order
+    msac        score = -sum_i min(e_i^2, t^2)                     (Torr and Zisserman 2000), same cost, finer order
 
     homography   4 matches, error = distance in the second picture in pixels, fitted by the normalised DLT
     line         2 points,  error = |a x + b y + c| with a^2 + b^2 = 1, fitted by total least squares
 
-Hypotheses are drawn, fitted and scored in batches. Degenerate samples (repeated points, three on a line) lose. Differs from
-the paper: batches, the estimate of w, and a few rounds of refitting in which the consensus set may still grow.
+Hypotheses are drawn, fitted and scored in batches. Degenerate samples (repeated points, three on a line) lose. Differs
+from the paper: batches, the estimate of w, and a few rounds of refitting in which the consensus set may still grow.
 
 Fischler, Bolles: Random Sample Consensus, Communications of the ACM 24(6), 1981.
 """
@@ -195,7 +195,7 @@ def synthetic_matches(
 def experiment(
     matches: int = 2000, outliers: float = 0.5, noise: float = 0.5, seeds: int = 100, threshold: float = 2.0
 ) -> dict[str, float]:
-    """Share of seeds whose corner error is under a pixel, mean IoU of the inlier set, and least squares for comparison."""
+    """Share of seeds with a corner error under a pixel, mean IoU of the inliers, and least squares for comparison."""
     errors, overlaps, plain, trials = [], [], [], []
     for seed in range(seeds):
         points, targets, truth, H = synthetic_matches(matches, outliers, noise, seed)

@@ -5,18 +5,19 @@ r"""SIFT: keypoints that survive rotation and scaling, each with 128 numbers tha
     x^         = -H^{-1} g                 subpixel extremum of D from its gradient g and Hessian H in (x, y, s)
     |D(x^)| = |D + g.x^ / 2| > c / S       contrast;  tr(H2)^2 / det(H2) < (r + 1)^2 / r keeps corners, drops edges
 
-A keypoint's angle is a peak of a 36-bin histogram of gradient directions, weighted by magnitude and a Gaussian of 1.5 s;
-every other peak of at least 0.8 of the highest makes another keypoint. The descriptor is a 4 x 4 grid of 8-bin histograms
-in the frame turned by the angle, cells 3 s wide, trilinear weights, Gaussian of half the window, unit length, clipped at 0.2,
-unit length again. Descriptors are compared by Euclidean distance (`oculi.ops.matching`).
+A keypoint's angle is a peak of a 36-bin histogram of gradient directions, weighted by magnitude and a Gaussian of 1.5
+s; every other peak of at least 0.8 of the highest makes another keypoint. The descriptor is a 4 x 4 grid of 8-bin
+histograms in the frame turned by the angle, cells 3 s wide, trilinear weights, Gaussian of half the window, unit
+length, clipped at 0.2, unit length again. Descriptors are compared by Euclidean distance (`oculi.ops.matching`).
 
     image         batch x 1 x H x W, doubled in size first (`upsample`)
     points        n x 2, pixels, centres at +0.5
     scales        sigma in pixels;  angles in radians from +x towards +y (down)
     scores        |D(x^)|;  descriptors n x 128, unit length, cells row by row, 8 directions each
 
-Differs from the paper: gradients are read by bilinear interpolation on a fixed grid in the keypoint's own frame (24 x 24 over
-the orientation window, 6 x 6 per descriptor cell), so that the spatial weights are one constant matrix for all keypoints.
+Differs from the paper: gradients are read by bilinear interpolation on a fixed grid in the keypoint's own frame (25
+x 25 over the orientation window, 6 x 6 per descriptor cell), so that one constant matrix holds all keypoints'
+spatial weights.
 
 Lowe: Object recognition from local scale-invariant features, ICCV 1999; Distinctive image features from scale-invariant
 keypoints, IJCV 60(2), 2004.
@@ -25,6 +26,7 @@ keypoints, IJCV 60(2), 2004.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -121,7 +123,7 @@ class SIFT(System):
         octaves = []
         while True:
             stack = [current]
-            for before, after in zip(sigmas, sigmas[1:]):
+            for before, after in pairwise(sigmas):
                 stack.append(gaussian_blur(stack[-1], math.sqrt(after**2 - before**2)))
             octaves.append(torch.cat(stack)[:, 0])
             current = stack[self.layers][..., ::2, ::2]

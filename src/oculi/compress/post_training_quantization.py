@@ -75,6 +75,12 @@ class Range:
 class QuantizedLayer(nn.Module):
     """A convolution or linear layer on integers: affine 8-bit inputs, symmetric weights per output channel."""
 
+    integers: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor
+    input_zero: Tensor
+
     def __init__(self, layer: nn.Conv2d | nn.Linear, bits: int = 8, activation_bits: int = 8):
         super().__init__()
         self.options: dict[str, Any] = {}
@@ -279,7 +285,7 @@ def load_quantized(folder: str | Path, system: System) -> System:
         for norm, convolution in options["folded"].items():
             layer = small.get_submodule(convolution)
             if layer.bias is None:
-                layer.bias = nn.Parameter(torch.zeros(layer.weight.shape[0]), False)  # type: ignore[arg-type]
+                layer.bias = nn.Parameter(torch.zeros(layer.weight.shape[0]), False)
             _replace(small, norm, nn.Identity())
         for name in options["layers"]:
             layer = small.get_submodule(name)

@@ -195,8 +195,9 @@ def experiment(
         torch.manual_seed(seed)
         fresh = copy.deepcopy(run.system)
         for module in fresh.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
     _, other = _pointing_game(fresh, digits, labels, size, noise, seed)
     a, b = (maps.flatten(1) - maps.flatten(1).mean(1, keepdim=True) for maps in (heat, other))
     return {

@@ -4,14 +4,14 @@ r"""Homographies: projective maps of the plane, defined up to scale (8 degrees o
 
 Two views are related by one H where the scene is planar, or where the camera only rotates; then H = K R K^{-1}.
 
-The normalised direct linear transform moves each point set to mean 0 and mean distance sqrt(2), stacks two equations per
-match,
+The normalised direct linear transform moves each point set to mean 0 and mean distance sqrt(2), stacks two equations
+per match,
 
     [ 0  0  0  -x -y -1   y'x  y'y  y' ] h = 0
     [ x  y  1   0  0  0  -x'x -x'y -x' ] h = 0
 
-takes h as the right singular vector of the smallest singular value and undoes the normalisation. Four matches, no three of
-them on a line, fix H. Solved in float64.
+takes h as the right singular vector of the smallest singular value and undoes the normalisation. Four matches, no three
+of them on a line, fix H. Solved in float64.
 
 Source: Hartley and Zisserman, Multiple View Geometry (2004), sections 4.1, 4.4.4 (algorithm 4.2) and 8.4.
 """
@@ -73,7 +73,7 @@ def homography_dlt(
 def solve_dlt(
     source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
 ) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
-    """Like `homography_dlt` without the checks: H and whether the matches fixed it, so that a batch may hold bad samples."""
+    """`homography_dlt` without the checks: H and whether the matches fixed it; a batch may hold bad samples."""
     from_points, T = _normalise(source.double())
     to_points, U = _normalise(target.double())
     x, y = from_points.unbind(-1)

@@ -24,7 +24,7 @@ def match_descriptors(
 ) -> tuple[Int[Tensor, "matches 2"], Float[Tensor, " matches"]]:
     """Pairs (index in first, index in second), in order of the first, and their Euclidean distances.
 
-    ratio: 1 switches the ratio test off; Lowe's value is 0.8. With a single candidate there is no rival to compare with.
+    ratio: 1 switches the ratio test off; Lowe's value is 0.8. A single candidate has no rival to fear.
     Raises ValueError for descriptors that are not n x d of one d, or a ratio outside (0, 1].
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:

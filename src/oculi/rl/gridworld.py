@@ -56,7 +56,7 @@ class GridWorld(gymnasium.Env):
         self.state = 0
         return self._observation(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: int | np.integer) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Draw the next cell from T."""
         self.state = int(self.np_random.choice(self.states, p=self.table[self.state, action]))
         goal = self.state == self.states - 1

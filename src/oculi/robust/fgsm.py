@@ -75,7 +75,8 @@ class FGSM:
     def __call__(self, system: System, batch: Batch) -> Float[Tensor, "b c h w"]:
         """Adversarial pictures for the batch's pictures and labels."""
         gradient = loss_gradient(system, batch)
-        image = batch.image.detach()  # type: ignore[union-attr] - loss_gradient has checked it
+        assert batch.image is not None  # loss_gradient has checked it
+        image = batch.image.detach()
         return project(image + self.eps * gradient.sign(), image, self.eps)
 
 

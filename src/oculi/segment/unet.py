@@ -18,7 +18,7 @@ Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image S
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +39,7 @@ def double_conv(inputs: int, outputs: int, padded: bool, norm: bool) -> nn.Seque
     return nn.Sequential(*layers)
 
 
-def center_crop(x: Float[Tensor, "*b h w"], height: int, width: int) -> Float[Tensor, "*b height width"]:
+def center_crop(x: Shaped[Tensor, "*b h w"], height: int, width: int) -> Shaped[Tensor, "*b height width"]:
     """The middle `height` x `width` of maps that are at least as large."""
     top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]

@@ -85,7 +85,8 @@ def test_a_quarter_turn_turns_the_answer():
     first, second = ours(image), ours(image.rot90(-1, (1, 2)))  # clockwise: (x, y) -> (128 - y, x)
     expected = torch.stack([128 - first.points[:, 1], first.points[:, 0]], 1)
     nearest, index = torch.cdist(expected, second.points).min(1)
-    assert float((nearest < 0.1).float().mean()) > 0.95
+    # not all: an octave keeps pixels 0, 2, 4, ..., which after the turn are others than before
+    assert float((nearest < 0.1).float().mean()) > 0.85
     good = nearest < 0.1
     turn = (second.angles[index[good]] - first.angles[good] - math.pi / 2 + math.pi) % (2 * math.pi) - math.pi
     assert float(turn.abs().median()) < 0.02

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from oracles import oracle, torchvision
 
 from oculi.data.datasets import Splits
 from oculi.data.episodes import EpisodeSampler
@@ -10,6 +9,7 @@ from oculi.fewshot.prototypical_networks import PrototypicalNetworks, class_mean
 from oculi.learn.protocols.episodes import episode_accuracies, score
 from oculi.system import load, save
 from oculi.types import Batch, Sample
+from oracles import oracle, torchvision
 
 
 def tiny(classes=4, **options):

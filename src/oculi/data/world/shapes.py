@@ -89,7 +89,7 @@ def half_extents(kind: Int[Tensor, "*n"], size: Float[Tensor, "3 *n"]) -> Float[
     return torch.stack([wide, deep, torch.where(torus, y, torch.where(sphere, x, z))])
 
 
-def dot(a: Float[Tensor, "3 *n"], b: Float[Tensor, "3 *n"]) -> Float[Tensor, "*n"]:
+def dot(a: Float[Tensor, "3 *#n"], b: Float[Tensor, "3 *#n"]) -> Tensor:
     """Inner product written out, the same bits in every batch."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 

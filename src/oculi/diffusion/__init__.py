@@ -1,0 +1,1 @@
+"""Systems that make pictures by removing noise step by step."""

@@ -1,0 +1,67 @@
+r"""Boxes `x1 y1 x2 y2` in pixels: area, IoU, clipping, and the deltas that a detector regresses.
+
+    t = (wx (x - xa) / wa, wy (y - ya) / ha, ww log(w / wa), wh log(h / ha)),   x, y being centres
+
+Girshick et al.: Rich feature hierarchies, 2013, arXiv:1311.2524.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+LARGEST_LOG = math.log(1000 / 16)
+
+
+def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    """Width times height, pixels squared."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def box_iou(a: Float[Tensor, "*b n 4"], b: Float[Tensor, "*b m 4"]) -> Float[Tensor, "*b n m"]:
+    """Intersection over union of every pair; 0 where both boxes are empty."""
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    shared = (high - low).clamp_min(0).prod(-1)
+    union = area(a)[..., :, None] + area(b)[..., None, :] - shared
+    return torch.where(union > 0, shared / union.clamp_min(1e-12), torch.zeros_like(union))
+
+
+def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor, "n m"]:
+    """Intersection over union of every pair of masks."""
+    first, second = a.flatten(1).float(), b.flatten(1).float()
+    shared = first @ second.T
+    return shared / (first.sum(1)[:, None] + second.sum(1)[None] - shared).clamp_min(1)
+
+
+def clip(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Tensor, "*n 4"]:
+    """Boxes cut at the picture's border."""
+    limits = boxes.new_tensor([width, height, width, height])
+    return torch.minimum(boxes.clamp_min(0), limits)
+
+
+def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    size = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * size, size
+
+
+def encode(
+    boxes: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
+) -> Float[Tensor, "*n 4"]:
+    """The deltas that turn anchors into boxes."""
+    (centre, size), (origin, scale) = _centred(boxes), _centred(anchors)
+    return torch.cat([(centre - origin) / scale, (size / scale).log()], -1) * boxes.new_tensor(weights)
+
+
+def decode(
+    deltas: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
+) -> Float[Tensor, "*n 4"]:
+    """Boxes from deltas; growth is limited to 1000 / 16."""
+    deltas = deltas / deltas.new_tensor(weights)
+    origin, scale = _centred(anchors)
+    centre = origin + deltas[..., :2] * scale
+    half = 0.5 * scale * deltas[..., 2:].clamp_max(LARGEST_LOG).exp()
+    return torch.cat([centre - half, centre + half], -1)
