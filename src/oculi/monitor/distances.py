@@ -41,6 +41,23 @@ def wasserstein(a: Float[Tensor, "n *features"], b: Float[Tensor, "m *features"]
     return ((first - second).abs()[:-1] * gaps).sum(0).reshape(a.shape[1:])
 
 
+def sample_d1(
+    a: Float[Tensor, "n *features"], b: Float[Tensor, "m *features"], bins: int = 20
+) -> Float[Tensor, "*features"]:
+    """D1 of each feature's two histograms, on equal bins over the range of both; in bins, so 0 to `bins` - 1."""
+    _check_samples(a, b)
+    low = torch.minimum(a.amin(0), b.amin(0)).double()
+    width = (torch.maximum(a.amax(0), b.amax(0)).double() - low).clamp_min(1e-300) / bins
+    shares = []
+    for sample in (a, b):
+        which = ((sample.double() - low) / width).long().clamp(0, bins - 1).reshape(len(sample), -1).T
+        counts = torch.zeros(len(which), bins, dtype=torch.float64).scatter_add_(
+            1, which, torch.ones(which.shape, dtype=torch.float64)
+        )
+        shares.append(counts / len(sample))
+    return histogram_d1(*shares).reshape(a.shape[1:])
+
+
 def histogram_d1(p: Float[Tensor, "*batch bins"], q: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
     """Sum over bins of the distance between two cumulative histograms."""
     _check_histograms(p, q)
@@ -69,15 +86,19 @@ def histogram_kl(p: Float[Tensor, "*batch bins"], q: Float[Tensor, "*batch bins"
 
 def _distributions(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Both distribution functions at every pooled value of each feature, and these values in order, `n+m x features`."""
+    _check_samples(a, b)
+    left, right = (sample.double().reshape(len(sample), -1).T.contiguous().sort(1).values for sample in (a, b))
+    values = torch.cat([left, right], 1).sort(1).values
+    first, second = (torch.searchsorted(s, values, right=True).T.double() / s.shape[1] for s in (left, right))
+    return first, second, values.T
+
+
+def _check_samples(a: Tensor, b: Tensor) -> None:
     for name, sample in (("a", a), ("b", b)):
         if sample.ndim == 0 or len(sample) == 0 or not bool(torch.isfinite(sample).all()):
             raise ValueError(f"{name}: expected at least one number, all finite, got shape {tuple(sample.shape)}")
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(f"b: expected the features of a, {tuple(a.shape[1:])}, got {tuple(b.shape[1:])}")
-    left, right = (sample.double().reshape(len(sample), -1).T.contiguous().sort(1).values for sample in (a, b))
-    values = torch.cat([left, right], 1).sort(1).values
-    first, second = (torch.searchsorted(s, values, right=True).T.double() / s.shape[1] for s in (left, right))
-    return first, second, values.T
 
 
 def _check_histograms(p: Tensor, q: Tensor) -> None:

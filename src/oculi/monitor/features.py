@@ -7,7 +7,8 @@ They need no model, and tell a camera's or a lamp's change by name. Per image:
     sharpness    mean of |V(x+1) - V(x)| and |V(y+1) - V(y)|
     noise        mean absolute response to the mask [1 -2 1; -2 4 -2; 1 -2 1], which edges and ramps hardly move,
                  times sqrt(π/2) / 6: the standard deviation of white noise (Immerkær 1996)
-    hue          share of the saturation in each of 8 sectors of the colour circle, the first centred on red
+    hue          share of the saturation near each of 12 hues, the first being red; what lies between two counts for both
+                 by its nearness, so that no turn of the colour circle is too small to show
     saturation, value   share of the pixels in each of 4 and 8 equal bins
 """
 
@@ -16,11 +17,11 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-_HUES, _SATURATIONS, _VALUES = 8, 4, 8
+_HUES, _SATURATIONS, _VALUES = 12, 4, 8
 STATISTICS = [
     *("brightness", "contrast", "sharpness", "noise"),
     *(f"hue {360 * i // _HUES} degrees" for i in range(_HUES)),
@@ -50,7 +51,7 @@ def image_statistics(image: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n
     steps = (value.diff(dim=2).abs().mean((1, 2)) + value.diff(dim=1).abs().mean((1, 2))) / 2
     columns = [
         torch.stack([value.mean((1, 2)), value.std((1, 2), correction=0), steps, _noise(value)], 1),
-        _shares((hue * _HUES + 0.5) % _HUES, _HUES, saturation),
+        _hue_shares(hue * _HUES, saturation),
         _shares(saturation * _SATURATIONS, _SATURATIONS),
         _shares(value * _VALUES, _VALUES),
     ]
@@ -63,9 +64,19 @@ def _noise(value: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     return response * math.sqrt(math.pi / 2) / 6
 
 
-def _shares(position: Float[Tensor, "n h w"], bins: int, weight: Tensor | None = None) -> Float[Tensor, "n bins"]:
-    """Share of each bin per image, of the pixels or of their weight; all zero where there is no weight."""
-    which = position.flatten(1).long().clamp(0, bins - 1)
-    amount = torch.ones(which.shape, device=which.device) if weight is None else weight.flatten(1)
-    counts = torch.zeros(len(which), bins, device=which.device).scatter_add_(1, which, amount)
+def _hue_shares(position: Float[Tensor, "n h w"], weight: Float[Tensor, "n h w"]) -> Float[Tensor, "n hues"]:
+    """Share of the weight at each hue, split between the two nearest; all zero where nothing has a colour."""
+    below, over = position.floor(), position - position.floor()
+    near = [(below, 1 - over), (below + 1, over)]
+    counts = sum(_sums((where % _HUES).flatten(1).long(), (weight * part).flatten(1), _HUES) for where, part in near)
     return counts / counts.sum(1, keepdim=True).clamp_min(1e-6)
+
+
+def _shares(position: Float[Tensor, "n h w"], bins: int) -> Float[Tensor, "n bins"]:
+    """Share of the pixels in each bin."""
+    which = position.flatten(1).long().clamp(0, bins - 1)
+    return _sums(which, torch.ones(which.shape, device=which.device), bins) / which.shape[1]
+
+
+def _sums(which: Int[Tensor, "n pixels"], amount: Float[Tensor, "n pixels"], bins: int) -> Float[Tensor, "n bins"]:
+    return amount.new_zeros(len(which), bins).scatter_add_(1, which, amount)
