@@ -30,7 +30,7 @@ def ks_p_value(statistic: Float[Tensor, "*features"], n: int, m: int) -> Float[T
     """
     from scipy.stats import kstwo
 
-    values = kstwo.sf(statistic.double().numpy(), round(n * m / (n + m)))
+    values = kstwo.sf(statistic.double().numpy(), max(1, round(n * m / (n + m))))
     return torch.as_tensor(values, dtype=torch.float64).clamp(0, 1)
 
 
