@@ -8,8 +8,9 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
+from oculi.predictions import PALETTE
 from oculi.system import replacing
 
 _STYLE = """
@@ -63,6 +64,11 @@ def _inline(picture: Image.Image) -> str:
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def framed(picture: Image.Image, right: bool) -> Image.Image:
+    """A frame around an answer: blue where it is right, orange where it is wrong."""
+    return ImageOps.expand(picture, 10, PALETTE[0 if right else 1])
 
 
 def side_by_side(pictures: list[Image.Image], columns: int = 6, gap: int = 6) -> Image.Image:
