@@ -325,7 +325,7 @@ def interpolated(
 
 def eleven_point(recall: Float[Tensor, " n"], precision: Float[Tensor, " n"]) -> float:
     """VOC's average precision of one class: interpolated precision averaged over the recalls 0, 0.1, ..., 1."""
-    return float(interpolated(recall.double(), precision.double(), torch.from_numpy(np.linspace(0, 1, 11))).mean())
+    return float(interpolated(recall.double(), precision.double(), torch.arange(11).double() / 10).mean())
 
 
 def voc(
