@@ -1,6 +1,8 @@
 """Slices: a planted failing slice is flagged, and none is where nothing is wrong, in 19 of 20 seeds."""
 
+import pytest
 import torch
+from scipy.stats import fisher_exact
 
 from oculi.learn.slices import slice_scores
 
@@ -25,3 +27,12 @@ def test_nothing_is_flagged_without_a_fault():
 def test_tiny_slices_are_left_out():
     right = torch.ones(50, dtype=torch.bool)
     assert slice_scores(right, {"few": torch.arange(50) < 3}) == []
+
+
+def test_the_probability_is_fishers():
+    for seed in range(20):
+        right = torch.rand(60, generator=torch.Generator().manual_seed(seed)) < 0.8
+        inside = torch.arange(60) < 15
+        table = [[int((right & part).sum()), int((~right & part).sum())] for part in (inside, ~inside)]
+        expected = fisher_exact(table, alternative="less").pvalue
+        assert slice_scores(right, {"it": inside})[0].p_value == pytest.approx(expected, abs=1e-9)
