@@ -2,7 +2,8 @@ r"""The Learner: the one file that knows Lightning. It turns any System into ste
 
 One training step is one optimiser step of one phase; phases take turns (`Phase.steps` each). Precision, devices, DDP,
 checkpoints and progress bars are Lightning's. The order of batches depends on (seed, step) and random states are part
-of the checkpoint, so a run that was killed and resumed gives the same bits as one that was not.
+of the checkpoint, as is the environment of what
+learns by acting, so a run that was killed and resumed gives the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import math
 import random
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +100,7 @@ class Learner(pl.LightningModule):
         if training.ema:
             self.average = AveragedModel(system, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
         self.steps_done = 0
+        self.experience = None if splits.environment is None else Experience(self)
         self.metrics_file: Path | None = None  # step,metric,value; a resumed run goes on where it stopped
 
     def configure_optimizers(self) -> Any:
@@ -112,8 +115,8 @@ class Learner(pl.LightningModule):
 
     def train_dataloader(self) -> Any:
         options = self.training_options
-        if self.splits.environment is not None:
-            return DataLoader(Experience(self), batch_size=None)
+        if self.experience is not None:
+            return DataLoader(self.experience, batch_size=None)
         return training_batches(
             self.splits.train, options.batch_size, options.steps, options.seed, self.steps_done, options.workers
         )
@@ -160,10 +163,14 @@ class Learner(pl.LightningModule):
         checkpoint["oculi"] = {"steps_done": self.steps_done, "torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["oculi"]["cuda"] = torch.cuda.get_rng_state_all()
+        if self.experience is not None:
+            checkpoint["oculi"]["experience"] = self.experience.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.steps_done = checkpoint["oculi"]["steps_done"]
         self._restored = checkpoint["oculi"]
+        if self.experience is not None:
+            self.experience.load_state_dict(checkpoint["oculi"]["experience"])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         restored = self.__dict__.pop("_restored", None)  # at the first batch: nothing random happens after this
@@ -182,24 +189,37 @@ class Diverged(RuntimeError):
 
 
 class Experience(IterableDataset):
-    """Batches that the system collects by acting in its environment, as many as there are steps left."""
+    """Batches that the system collects by acting in its environment, as many as there are steps left.
+
+    Its state is the environment's, the generator's, and what was collected but not yet learned from.
+    """
 
     def __init__(self, learner: Learner):
         self.learner = learner
+        self.generator = torch.Generator().manual_seed(learner.training_options.seed)
+        self.waiting: deque[Batch] = deque()
 
     def __len__(self) -> int:
         return self.learner.training_options.steps
 
     def __iter__(self) -> Iterator[Batch]:
         learner = self.learner
-        generator = torch.Generator().manual_seed(learner.training_options.seed)
-        left = learner.training_options.steps - learner.steps_done
-        while left > 0:
-            for batch in learner.system.collect(learner.splits.environment, generator):
-                yield batch
-                left -= 1
-                if left == 0:
-                    return
+        for _ in range(learner.steps_done, learner.training_options.steps):
+            if not self.waiting:
+                self.waiting.extend(learner.system.collect(learner.splits.environment, self.generator))
+            yield self.waiting.popleft()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "environment": self.learner.splits.environment.state_dict(),
+            "generator": self.generator.get_state(),
+            "waiting": [batch.transitions for batch in self.waiting],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.splits.environment.load_state_dict(state["environment"])
+        self.generator.set_state(state["generator"].cpu())
+        self.waiting = deque(Batch(transitions=transitions) for transitions in state["waiting"])
 
 
 def seed_everything(seed: int) -> None:
@@ -268,6 +288,8 @@ _HARMLESS = (
     "Checkpoint directory .* exists",  # a run's folder holds its logs too, and a resumed run finds its checkpoint
     "(?s).*Using ModelCheckpoint with manual optimization",  # weights after the step are what we want to keep
     "The .*dataloader.* does not have many workers",  # samples are kept in memory; `workers` is there for those on disk
+    "Your `IterableDataset` has `__len__` defined",  # one process acts
+    "You're resuming from a checkpoint that ended before",  # where the batches go on is in our checkpoint
     "Starting from v1.9.0, .tensorboardX",  # we depend on tensorboardX
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
 )
