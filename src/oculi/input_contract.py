@@ -102,6 +102,9 @@ class InputContract:
 
     def _fit(self, pixels: UInt8[Tensor, "channels h w"]) -> UInt8[Tensor, "channels height width"]:
         inner = self._inner_size(pixels.shape[1], pixels.shape[2])
+        if inner[0] * inner[1] > MAX_PIXELS:
+            size, wanted = f"{pixels.shape[2]}x{pixels.shape[1]}", f"{self.width}x{self.height}"
+            raise BadImage(f"picture: {size} is too long and thin to be cut to {wanted}")
         if tuple(pixels.shape[1:]) != inner:
             pixels = F.interpolate(pixels[None], size=inner, mode="bilinear", antialias=True)[0]
         if self.resize == "letterbox":

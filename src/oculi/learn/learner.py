@@ -1,13 +1,15 @@
 r"""The Learner: the one file that knows Lightning. It turns any System into steps, optimisers, schedules and logs.
 
 One training step is one optimiser step of one phase; phases take turns (`Phase.steps` each). Precision, devices, DDP,
-checkpoints and progress bars are Lightning's. The order of batches depends on (seed, step) and random states are part
-of the checkpoint, as is the environment of what
-learns by acting, so a run that was killed and resumed gives the same bits as one that was not.
+checkpoints and progress bars are Lightning's. The order of batches depends on (seed, step), and random states are part
+of the checkpoint, as is the environment of what learns by acting, so a run that was killed and resumed gives the same
+bits as one that was not.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import math
 import random
@@ -22,12 +24,13 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from oculi.data.augment import Augment
 from oculi.data.datasets import Splits, training_batches
-from oculi.system import Phase, System
+from oculi.system import Phase, System, replacing
 from oculi.types import Batch, Losses
 
 
@@ -152,11 +155,11 @@ class Learner(pl.LightningModule):
     def _log(self, losses: Losses, total: torch.Tensor, lr: float) -> None:
         values = {f"train/{name}": float(value.detach()) for name, value in losses.items()}
         values |= {"train/loss": float(total.detach()), "train/lr": lr}
-        for logger in self.loggers:
-            logger.log_metrics(values, self.steps_done)
-        if self.metrics_file is not None:
+        if self.metrics_file is not None:  # first, since TensorBoard's writer would wait for ever for a full disk
             with self.metrics_file.open("a", encoding="utf-8") as rows:
                 rows.writelines(f"{self.steps_done},{name},{value:.6g}\n" for name, value in values.items())
+        for logger in self.loggers:
+            logger.log_metrics(values, self.steps_done)
         self.log("loss", total.detach(), prog_bar=True, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -246,8 +249,6 @@ def fit(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         learner.metrics_file = folder / "metrics.csv"
-        if not resume:
-            learner.metrics_file.write_text("step,metric,value\n", encoding="utf-8")
     extra: list[Callback] = list(callbacks or [])
     if folder is not None and checkpoint_every:
         extra.append(
@@ -268,15 +269,24 @@ def fit(
         enable_checkpointing=folder is not None and checkpoint_every > 0,
         log_every_n_steps=max(1, training.steps // 100),
         use_distributed_sampler=False,
+        plugins=[_WholeCheckpoints()],
         default_root_dir=folder or ".",
     )
     checkpoint = folder / "last.ckpt" if folder is not None and resume and (folder / "last.ckpt").is_file() else None
     if checkpoint is not None:
         learner.steps_done = torch.load(checkpoint, weights_only=True)["oculi"]["steps_done"]
+    if learner.metrics_file is not None:
+        _keep_rows(learner.metrics_file, learner.steps_done)
     with warnings.catch_warnings():
         for message in _HARMLESS:
             warnings.filterwarnings("ignore", message)
-        trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _abandon(trainer.loggers)
+            raise OSError(error.errno, f"{folder}: the run cannot be written, {error.strerror}") from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     if learner.average is not None:
@@ -294,6 +304,36 @@ _HARMLESS = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 with torch 2.13
 )
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no advertisements
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Written beside the last one, which stays until the new one is whole. Lightning's own way through the folder of
+    temporary files is a copy where that is another disk, and then a full disk would cost the last checkpoint too."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
+def _keep_rows(path: Path, steps: int) -> None:
+    """The rows up to the checkpoint, whole ones; what came after it will be written again."""
+    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if steps and path.is_file() else []
+    kept = [row for row in rows if row.endswith("\n") and int(row.partition(",")[0]) <= steps]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(["step,metric,value\n", *kept]), encoding="utf-8")
+
+
+def _abandon(loggers: list[Any]) -> None:
+    """What TensorBoard's writer still holds has no place; it would try again when Python ends, and complain."""
+    for logger in loggers:
+        writer = getattr(getattr(logger.experiment, "file_writer", None), "event_writer", None)
+        if writer is not None:
+            writer._closed = True
 
 
 class _Bar(TQDMProgressBar):
