@@ -166,7 +166,10 @@ class FasterRCNN(System):
         parts = scores.split([len(a) for a in anchors], 1)
         starts = [sum(len(a) for a in anchors[:k]) for k in range(len(anchors))]
         best = torch.cat(
-            [p.topk(min(self.proposals, p.shape[1]), 1).indices + start for p, start in zip(parts, starts, strict=True)],
+            [
+                p.topk(min(self.proposals, p.shape[1]), 1).indices + start
+                for p, start in zip(parts, starts, strict=True)
+            ],
             1,
         )
         rows = torch.arange(len(scores), device=scores.device)[:, None]
@@ -195,7 +198,9 @@ class FasterRCNN(System):
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
-    ) -> tuple[Float[Tensor, "b p 4"], Bool[Tensor, "b p"], Float[Tensor, "b p scores"], Float[Tensor, "b p classes 4"]]:
+    ) -> tuple[
+        Float[Tensor, "b p 4"], Bool[Tensor, "b p"], Float[Tensor, "b p scores"], Float[Tensor, "b p classes 4"]
+    ]:
         """Proposals, which of them are real, and the head's class scores and deltas for each."""
         maps = self.features(image)
         boxes, real = self.propose(*self.rpn(maps), self.anchors(maps), list(image.shape[-2:]))

@@ -60,7 +60,7 @@ def sampled_roi_align(
         for c, b in ((x0, 1 - fx), (x1, fx))
     )
     value = value * (oky[:, :, None] & okx[:, None])[..., None]
-    return value.reshape(len(rois), size, samples, size, samples, -1).mean((2, 4)).permute(0, 3, 1, 2)
+    return value.reshape(len(rois), size, samples, size, samples, features.shape[1]).mean((2, 4)).permute(0, 3, 1, 2)
 
 
 def _points(rois: Tensor, size: int, scale: float, samples: int, aligned: bool) -> tuple[Tensor, Tensor]:
