@@ -67,7 +67,7 @@ def sliced_metrics(
     level: float = 0.05,
     least: int = 10,
 ) -> dict[str, tuple[float, list[Slice]]]:
-    """Accuracy, precision and recall: the aggregate and every slice, worst first. `level` holds for all of them."""
+    """Accuracy, precision and recall: the aggregate and every slice, worst first. `level` holds for each of the three."""
     if predicted.shape != label.shape or len(label) == 0:
         raise ValueError(
             f"predicted: expected one answer for each label, got {tuple(predicted.shape)}, {tuple(label.shape)}"
@@ -78,5 +78,5 @@ def sliced_metrics(
     for name, among in asked.items():
         inside = {key: member[among] for key, member in members.items()}
         aggregate = float(right[among].double().mean()) if bool(among.any()) else math.nan
-        found[name] = aggregate, slice_scores(right[among], inside, level / len(asked), least)
+        found[name] = aggregate, slice_scores(right[among], inside, level, least)
     return found
