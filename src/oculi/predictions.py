@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 # Okabe and Ito's eight colours, told apart by everyone; the first is for what is right, the second for what is wrong
@@ -234,7 +234,7 @@ def grid(images: Float[Tensor, "n channels height width"], columns: int = 8, sca
 
 
 def _caption(picture: Image.Image, text: str) -> Image.Image:
-    joined = Image.new("RGB", (picture.width, picture.height + 18), (0, 0, 0))
-    joined.paste(picture, (0, 18))
-    ImageDraw.Draw(joined).text((4, 3), text, fill=(255, 255, 255))
+    joined = Image.new("RGB", (picture.width, picture.height + 36), (0, 0, 0))
+    joined.paste(picture, (0, 36))
+    ImageDraw.Draw(joined).text((6, 4), text, fill=(255, 255, 255), font=ImageFont.load_default(26))
     return joined

@@ -19,8 +19,9 @@ from oculi.data.augment import Augment
 from oculi.data.datasets import Dataset, batches
 from oculi.data.digits import load as load_digits
 from oculi.explain.grad_cam import GradCAM, overlay
+from oculi.flywheel.charts import bars, lines
 from oculi.flywheel.mining import hard_cases
-from oculi.flywheel.report import Section, as_text, side_by_side, write_page
+from oculi.flywheel.report import Section, as_text, framed, side_by_side, write_page
 from oculi.learn.evaluation import evaluate
 from oculi.learn.protocols.classification import answers
 from oculi.learn.slices import slice_scores
@@ -93,19 +94,27 @@ def score(state: Demo) -> Section:
     probabilities, label = answers(state.digits.system, state.digits.splits.test)
     image = state.batch.image
     assert image is not None
+    said = probabilities.argmax(1)
     ink = image.mean((1, 2, 3))
     members = {f"digit {d}": label == d for d in range(10)}
     thirds = torch.quantile(ink, torch.tensor([1 / 3, 2 / 3]))
     members |= {"little ink": ink < thirds[0], "much ink": ink > thirds[1]}
-    found = slice_scores(probabilities.argmax(1) == label, members)
+    found = slice_scores(said == label, members)
     rows = [("accuracy", f"{scores['accuracy']:.1%}"), ("calibration error", f"{scores['calibration_error']:.3f}")]
-    rows += [(f"slice: {s.name}", f"{s.score:.1%} of {s.count}{', flagged' if s.worse else ''}") for s in found[:4]]
-    shown = [a.plot(i) for a, i in zip(predict(state.digits.system, _first(state, 12)), image, strict=False)]
+    rows += [(f"slice: {s.name}", f"{s.score:.1%} of {s.count}{', flagged' if s.worse else ''}") for s in found[:3]]
+    right = said == label
+    chosen = [*(~right).nonzero()[:4, 0].tolist(), *right.nonzero()[:12, 0].tolist()][:12]
+    said_of = predict(state.digits.system, Batch(image=image[chosen]))
+    shown = [framed(a.plot(image[i]), bool(right[i])) for a, i in zip(said_of, chosen, strict=True)]
+    chart = bars({s.name: 100 * s.score for s in found}, "% right", [s.name for s in found if s.worse])
     return Section(
         "Score",
-        "500 digits it has never seen; the four worst slices. A slice is flagged when it is significantly worse.",
+        "500 digits it has never seen. A slice is starred when it is worse by more than chance explains.",
         rows,
-        [("Its answers on the first test digits", side_by_side(shown))],
+        [
+            ("Mistakes (orange), then digits it got right", side_by_side(shown)),
+            ("Share of right answers by slice", chart),
+        ],
     )
 
 
@@ -124,20 +133,23 @@ def attack(state: Demo) -> Section:
     """Attack: how little it takes to fool it."""
     system, rows, shown = state.digits.system, [], []
     assert state.batch.image is not None
-    for eps in (0.02, 0.05, 0.1):
+    strengths, shares = [0.0, 0.02, 0.05, 0.1], [float(_right(system, state.batch).float().mean())]
+    for eps in strengths[1:]:
         changed = FGSM(eps)(system, state.batch)
         right = _right(system, replace(state.batch, image=changed))
-        rows.append((f"accuracy under FGSM, eps {eps:g}", f"{float(right.float().mean()):.1%}"))
+        shares.append(float(right.float().mean()))
+        rows.append((f"accuracy under FGSM, eps {eps:g}", f"{shares[-1]:.1%}"))
         budget = float((changed - state.batch.image).abs().max())
         if budget > eps * (1 + 1e-6):
             raise RuntimeError(f"the attack left its budget: {budget} > {eps}")
         shown += [to_pil(changed[i], 8) for i in range(4)]
+    chart = lines(strengths, {"FGSM": [100 * share for share in shares]}, "eps", "% right")
     picture = side_by_side(shown, columns=4)
     return Section(
         "Attack",
         "One step along the gradient's sign.",
         rows,
-        [("Rows: eps 0.02, 0.05, 0.1 of the full range", picture)],
+        [("Rows: eps 0.02, 0.05, 0.1 of the full range", picture), ("Accuracy against the attack's strength", chart)],
     )
 
 

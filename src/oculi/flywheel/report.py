@@ -8,8 +8,9 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from oculi.predictions import PALETTE
 from oculi.system import replacing
 
 _STYLE = """
@@ -65,6 +66,11 @@ def _inline(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
+def framed(picture: Image.Image, right: bool) -> Image.Image:
+    """A frame around an answer: blue where it is right, orange where it is wrong."""
+    return ImageOps.expand(picture, 10, PALETTE[0 if right else 1])
+
+
 def side_by_side(pictures: list[Image.Image], columns: int = 6, gap: int = 6) -> Image.Image:
     """Pictures of one size in rows."""
     width, height = max(p.width for p in pictures) + gap, max(p.height for p in pictures) + gap
@@ -73,3 +79,22 @@ def side_by_side(pictures: list[Image.Image], columns: int = 6, gap: int = 6) ->
     for index, picture in enumerate(pictures):
         sheet.paste(picture, ((index % columns) * width, (index // columns) * height))
     return sheet
+
+
+def overview(sections: list[Section], columns: int = 3, width: int = 420, height: int = 260) -> Image.Image:
+    """All sections at a glance: one tile each, titled, with its pictures side by side as large as they fit."""
+    shown = [section for section in sections if section.pictures]
+    tiles = [_tile(section, width, height) for section in shown]
+    return side_by_side(tiles, columns, gap=12)
+
+
+def _tile(section: Section, width: int, height: int, bar: int = 34) -> Image.Image:
+    tile = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(tile)
+    draw.text((6, 4), section.title, fill=(0, 0, 0), font=ImageFont.load_default(22))
+    draw.line([(0, bar - 3), (width, bar - 3)], fill=PALETTE[0], width=3)
+    room = (width // len(section.pictures), height - bar - 4)
+    for index, (_, picture) in enumerate(section.pictures):
+        fitted = ImageOps.contain(picture, (room[0] - 8, room[1]), Image.Resampling.LANCZOS)
+        tile.paste(fitted, (index * room[0] + 4, bar + 4))
+    return tile

@@ -1,0 +1,62 @@
+r"""Charts of a report, drawn with matplotlib: a line per series, or a bar per name. Colours that everyone tells apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from oculi.predictions import PALETTE
+
+_MARKERS = "os^Dv<>"
+
+
+def lines(
+    x: Sequence[float], series: Mapping[str, Sequence[float]], across: str, up: str, limit: float | None = None
+) -> Image.Image:
+    """One line per series over `x`, told apart by colour and marker; `limit` is drawn as a dashed line."""
+    figure, axes = _axes(across, up)
+    for index, (name, values) in enumerate(series.items()):
+        axes.plot(x, values, color=_colour(index), marker=_MARKERS[index % len(_MARKERS)], markersize=4, label=name)
+    if limit is not None:
+        axes.axhline(limit, color="0.4", linestyle="--", label="alarm")
+    if len(series) > 1 or limit is not None:
+        axes.legend(frameon=False)
+    return _picture(figure)
+
+
+def bars(values: Mapping[str, float], across: str, marked: Sequence[str] = ()) -> Image.Image:
+    """One horizontal bar per name with its figure beside it; those `marked` are orange and starred."""
+    figure, axes = _axes(across, "", height=0.8 + 0.28 * len(values))
+    names = list(values)[::-1]
+    colours = [_colour(1 if name in marked else 0) for name in names]
+    drawn = axes.barh(
+        [f"{name} *" if name in marked else name for name in names], [values[n] for n in names], color=colours
+    )
+    axes.bar_label(drawn, fmt="%.3g", padding=3)
+    axes.margins(x=0.15)
+    return _picture(figure)
+
+
+def _colour(index: int) -> tuple[float, float, float]:
+    red, green, blue = PALETTE[index % len(PALETTE)]
+    return red / 255, green / 255, blue / 255
+
+
+def _axes(across: str, up: str, width: float = 6.0, height: float = 3.0) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _picture(figure: Any) -> Image.Image:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return Image.open(stream).convert("RGB")
