@@ -105,8 +105,8 @@ def operators(monkeypatch):
     monkeypatch.setattr(
         torchvision.ops.poolers, "roi_align",
         lambda x, rois, output_size, spatial_scale, sampling_ratio: sampled_roi_align(
-            x, rois, output_size[0], spatial_scale, sampling_ratio, aligned=False
-        ),
+            x[rois[:, 0].long()], rois[:, None, 1:], output_size[0], spatial_scale, sampling_ratio, aligned=False
+        )[:, 0],
     )  # fmt: skip
 
 
