@@ -17,7 +17,13 @@ def random_rois(n, images, side, seed=0, outside=0.0):
     low = torch.rand(n, 2, generator=g) * side * (0.85 + outside) - outside * side
     size = (0.1 + torch.rand(n, 2, generator=g) * 0.6) * side
     high = low + size if outside else torch.minimum(low + size, torch.tensor(float(side)))
-    return torch.cat([torch.randint(0, images, (n, 1), generator=g).float(), low, high], 1)
+    return torch.cat([low, high], 1).reshape(images, -1, 4)
+
+
+def listed(boxes):
+    """The same boxes as torchvision wants them, each after the number of its picture."""
+    image = torch.arange(len(boxes)).repeat_interleave(boxes.shape[1])
+    return torch.cat([image[:, None].to(boxes), boxes.flatten(0, 1)], 1)
 
 
 @FORMS
@@ -30,8 +36,9 @@ def test_equals_torchvision_inside_the_picture(pool, aligned, size, scale, sampl
     torch.manual_seed(0)
     features = torch.randn(2, 3, int(40 * scale), int(48 * scale))
     rois = random_rois(20, 2, 40)
-    expected = _roi_align.__wrapped__(features, rois, scale, size, size, samples, aligned)
-    torch.testing.assert_close(pool(features, rois, size, scale, samples, aligned), expected, rtol=1e-5, atol=1e-5)
+    expected = _roi_align.__wrapped__(features, listed(rois), scale, size, size, samples, aligned)
+    given = pool(features, rois, size, scale, samples, aligned).flatten(0, 1)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 def kernel_sample(plane, y, x):
@@ -55,7 +62,7 @@ def test_samples_outside_follow_the_kernels(pool, aligned):
     features, size, samples = torch.randn(2, 1, 5, 6), 2, 2
     rois = random_rois(12, 2, 6, seed=1, outside=0.7)
     expected = torch.zeros(12, 1, size, size)
-    for n, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
+    for n, (image, x1, y1, x2, y2) in enumerate(listed(rois).tolist()):
         shift = 0.5 * aligned
         wide, tall = (max(v, 0 if aligned else 1) for v in (x2 - x1, y2 - y1))
         for p in range(size * samples):
@@ -65,7 +72,8 @@ def test_samples_outside_follow_the_kernels(pool, aligned):
                 share = kernel_sample(features[int(image), 0], y, x) / samples**2
                 expected[n, 0, p // samples, q // samples] += share
     assert (expected == 0).any(), "some samples are far outside"
-    torch.testing.assert_close(pool(features, rois, size, 1.0, samples, aligned), expected, rtol=1e-5, atol=1e-5)
+    given = pool(features, rois, size, 1.0, samples, aligned).flatten(0, 1)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -83,19 +91,25 @@ def test_both_forms_agree_in_value_and_gradient(seed):
 def test_a_linear_ramp_gives_its_value_at_the_bin_centres(pool):
     y, x = torch.meshgrid(torch.arange(20) + 0.5, torch.arange(24) + 0.5, indexing="ij")
     ramp = (2 * x - 3 * y + 1)[None, None]
-    box = torch.tensor([[0, 3.3, 2.2, 17.8, 14.7]])
+    box = torch.tensor([[[3.3, 2.2, 17.8, 14.7]]])
     steps = (torch.arange(5) + 0.5) / 5
     across, down = 3.3 + 14.5 * steps, 2.2 + 12.5 * steps
     expected = 2 * across[None] - 3 * down[:, None] + 1
-    torch.testing.assert_close(pool(ramp, box, 5)[0, 0], expected, rtol=1e-5, atol=1e-4)
-    left, top, right, bottom = (round(v) for v in box[0, 1:].tolist())  # RoI Pool: whole cells, their maximum
+    torch.testing.assert_close(pool(ramp, box, 5)[0, 0, 0], expected, rtol=1e-5, atol=1e-4)
+    left, top, right, bottom = (round(v) for v in box[0, 0].tolist())  # RoI Pool: whole cells, their maximum
     rough = torch.nn.functional.adaptive_max_pool2d(ramp[..., top : bottom + 1, left : right + 1], 5)[0, 0]
     assert (rough - expected).abs().min() > 0.1
+
+
+def test_large_maps_are_looked_up(monkeypatch):
+    features, rois = torch.randn(1, 2, 65, 64), random_rois(3, 1, 64)
+    monkeypatch.setattr("oculi.ops.roi_align._weights", None)
+    assert torch.equal(roi_align(features, rois, 2), sampled_roi_align(features, rois, 2))
 
 
 @FORMS
 def test_no_regions_and_bad_arguments(pool):
     features = torch.randn(2, 3, 4, 4)
-    assert pool(features, torch.zeros(0, 5), 7).shape == (0, 3, 7, 7)
+    assert pool(features, torch.zeros(2, 0, 4), 7).shape == (2, 0, 3, 7, 7)
     with pytest.raises(ValueError, match="samples"):
-        pool(features, torch.zeros(1, 5), 7, samples=0)
+        pool(features, torch.zeros(2, 1, 4), 7, samples=0)

@@ -41,7 +41,7 @@ from oculi.input_contract import InputContract
 from oculi.nn.fpn import FeaturePyramid
 from oculi.ops.anchors import cell_anchors, grid_anchors, match
 from oculi.ops.boxes import area, box_iou, clip, decode, encode
-from oculi.ops.nms import batched_nms, surviving
+from oculi.ops.nms import surviving
 from oculi.ops.roi_align import roi_align
 from oculi.predictions import Detections
 from oculi.system import System
@@ -50,7 +50,7 @@ from oculi.types import Batch, Losses
 RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors
 RPN_FOREGROUND, RPN_BACKGROUND, RPN_SAMPLES, RPN_SHARE, RPN_NMS = 0.7, 0.3, 256, 0.5, 0.7
 ROI_FOREGROUND, ROI_SHARE, ROI_BINS, ROI_WEIGHTS = 0.5, 0.25, 7, (10, 10, 5, 5)
-LEAST_SCORE, LAST_NMS, MOST_DETECTIONS = 0.05, 0.5, 100
+LEAST_SCORE, LAST_NMS, MOST_CANDIDATES, MOST_DETECTIONS = 0.05, 0.5, 1000, 100
 BETA = 1 / 9
 
 
@@ -161,17 +161,12 @@ class FasterRCNN(System):
         self, scores: Float[Tensor, "b n"], deltas: Float[Tensor, "b n 4"], anchors: list[Tensor], size: list[int]
     ) -> tuple[Float[Tensor, "b p 4"], Bool[Tensor, "b p"]]:
         """Boxes that may hold something in a picture of `size`, best first, and which of them are real."""
-        levels = torch.arange(len(anchors), device=scores.device)
-        level = levels.repeat_interleave(torch.tensor([len(a) for a in anchors], device=scores.device))
-        parts = scores.split([len(a) for a in anchors], 1)
-        starts = [sum(len(a) for a in anchors[:k]) for k in range(len(anchors))]
-        best = torch.cat(
-            [
-                p.topk(min(self.proposals, p.shape[1]), 1).indices + start
-                for p, start in zip(parts, starts, strict=True)
-            ],
-            1,
-        )
+        counts = [len(a) for a in anchors]
+        level = torch.cat([torch.full((n,), k, device=scores.device) for k, n in enumerate(counts)])
+        parts = zip(scores.split(counts, 1), counts, strict=True)
+        first = [sum(counts[:k]) for k in range(len(counts))]
+        tops = [part.topk(min(self.proposals, n), 1).indices for part, n in parts]
+        best = torch.cat([top + start for top, start in zip(tops, first, strict=True)], 1)
         rows = torch.arange(len(scores), device=scores.device)[:, None]
         boxes = clip(decode(deltas[rows, best], torch.cat(anchors)[best]), *size)
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-3).all(-1)
@@ -184,38 +179,50 @@ class FasterRCNN(System):
 
     def pool(self, maps: list[Tensor], boxes: Float[Tensor, "b p 4"]) -> Float[Tensor, "n c bins bins"]:
         """RoIAlign of every box from its level of the pyramid, n = batch * p."""
-        image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-        rois = torch.cat([image[:, None].to(boxes), boxes.flatten(0, 1)], 1)
-        octave = torch.floor(4 + torch.log2(area(rois[:, 1:]).clamp_min(0).sqrt() / 224) + 1e-6)
+        octave = torch.floor(4 + torch.log2(area(boxes).clamp_min(1e-6).sqrt() / 224) + 1e-6)
         strides = self.strides[: self.levels]
-        level = octave.clamp(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
-        chosen = [(level == stride.bit_length() - 1).nonzero()[:, 0] for stride in strides]
+        octave = octave.clamp(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
         pooled = [
-            roi_align(x, rois[mine], ROI_BINS, 1 / stride, aligned=self.aligned)
-            for x, mine, stride in zip(maps, chosen, strides, strict=False)
+            roi_align(x, boxes, ROI_BINS, 1 / stride, aligned=self.aligned)
+            * (octave == stride.bit_length() - 1)[..., None, None, None]
+            for x, stride in zip(maps, strides, strict=False)
         ]
-        return torch.cat(pooled).index_select(0, torch.cat(chosen).argsort())
+        return torch.stack(pooled).sum(0).flatten(0, 1)
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
-    ) -> tuple[
-        Float[Tensor, "b p 4"], Bool[Tensor, "b p"], Float[Tensor, "b p scores"], Float[Tensor, "b p classes 4"]
-    ]:
-        """Proposals, which of them are real, and the head's class scores and deltas for each."""
-        maps = self.features(image)
-        boxes, real = self.propose(*self.rpn(maps), self.anchors(maps), list(image.shape[-2:]))
-        scores, deltas = self.head(self.pool(maps, boxes))
-        return boxes, real, scores.unflatten(0, boxes.shape[:2]), deltas.unflatten(0, boxes.shape[:2])
+    ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
+        """Boxes, scores and labels of d detections, best first; a score of 0 says that there are no more."""
+        maps, size = self.features(image), list(image.shape[-2:])
+        proposals, real = self.propose(*self.rpn(maps), self.anchors(maps), size)
+        scores, deltas = (x.unflatten(0, proposals.shape[:2]) for x in self.head(self.pool(maps, proposals)))
+        boxes = clip(decode(deltas, proposals[..., None, :], ROI_WEIGHTS), *size)
+        return self.detections(boxes, scores.softmax(-1)[..., :-1] * real[..., None])
+
+    def detections(
+        self, boxes: Float[Tensor, "b p classes 4"], scores: Float[Tensor, "b p classes"]
+    ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
+        """What scores enough (the best of it, where it is very much), NMS within each class, the best."""
+        solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
+        scores = (scores * (solid & (scores > LEAST_SCORE))).flatten(1)
+        scores, index = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), 1)
+        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        boxes, label = boxes.flatten(1, 2)[rows, index], index % self.num_classes
+        scores = scores * surviving(boxes, scores, label, LAST_NMS)
+        scores, index = scores.topk(min(MOST_DETECTIONS, scores.shape[1]), 1)
+        return boxes[rows, index], scores, label[rows, index]
 
     # the two duties ---------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> Losses:
         if batch.boxes is None or batch.labels is None:
             raise ValueError("batch.boxes, batch.labels: expected the objects of each picture, got None")
+        single = (
+            [~c for c in batch.crowd] if batch.crowd else [torch.ones_like(k, dtype=torch.bool) for k in batch.labels]
+        )
         truth = pad_sequence([F.pad(b, (0, 0, 0, 1)) for b in batch.boxes], batch_first=True)
         kinds = pad_sequence([F.pad(k, (0, 1)) for k in batch.labels], batch_first=True)
-        counts = torch.tensor([len(b) for b in batch.boxes], device=truth.device)
-        real = torch.arange(truth.shape[1], device=truth.device) < counts[:, None]
+        real = pad_sequence([F.pad(one, (0, 1)) for one in single], batch_first=True)
         maps = self.features(batch.image)
         anchors, (scores, deltas) = self.anchors(maps), self.rpn(maps)
         proposals, solid = self.propose(scores, deltas, anchors, list(batch.image.shape[-2:]))
@@ -273,15 +280,6 @@ class FasterRCNN(System):
         }
 
     def predict(self, batch: Batch) -> list[Detections]:
-        boxes, real, scores, deltas = self(batch.image)
-        boxes = clip(decode(deltas, boxes[..., None, :], ROI_WEIGHTS), *batch.image.shape[-2:])
-        probabilities = scores.softmax(-1)[..., :-1] * real[..., None]
-        return [self.detections(b, p) for b, p in zip(boxes, probabilities, strict=True)]
-
-    def detections(self, boxes: Float[Tensor, "p classes 4"], scores: Float[Tensor, "p classes"]) -> Detections:
-        """One picture's answer: what scores enough, NMS within each class, the best."""
-        solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
-        index, label = ((scores > LEAST_SCORE) & solid).nonzero(as_tuple=True)
-        boxes, scores = boxes[index, label], scores[index, label]
-        keep = batched_nms(boxes, scores, label, LAST_NMS)[:MOST_DETECTIONS]
-        return Detections(boxes[keep], scores[keep], label[keep], names=self.class_names)
+        answers = zip(*self(batch.image), strict=True)
+        found = [(boxes, scores, labels, scores > 0) for boxes, scores, labels in answers]
+        return [Detections(b[some], s[some], k[some], names=self.class_names) for b, s, k, some in found]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 
 from oculi.ops.boxes import box_iou
 
@@ -37,12 +38,25 @@ def surviving(
     boxes, groups = boxes.gather(-2, order[..., None].expand(boxes.shape)), groups.gather(-1, order)
     rivals = (box_iou(boxes, boxes) > threshold) & (groups[..., :, None] == groups[..., None, :])
     rivals = rivals.triu(1).to(boxes.dtype)  # row: the better box
-    keep = torch.ones_like(scores, dtype=torch.bool)
-    while True:
-        settled = (keep.to(boxes.dtype)[..., None, :] @ rivals)[..., 0, :] == 0
-        if torch.equal(settled, keep):
-            return torch.zeros_like(keep).scatter(-1, order, keep)
-        keep = settled
+    keep = _fixed_point(rivals)
+    return torch.zeros_like(keep).scatter(-1, order, keep)
+
+
+def _fixed_point(rivals: Float[Tensor, "*b n n"]) -> Bool[Tensor, "*b n"]:
+    """The keep that solves the equation, boxes being in order."""
+
+    def swept(keep: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        return ((keep[..., None, :] @ rivals)[..., 0, :] == 0).to(keep), keep.clone()
+
+    def moving(keep: Tensor, before: Tensor) -> Tensor:
+        return (keep != before).any()
+
+    keep, before = rivals.new_ones(rivals.shape[:-1]), rivals.new_zeros(rivals.shape[:-1])
+    if torch.compiler.is_exporting():
+        return while_loop(moving, swept, (keep, before))[0] > 0  # a loop of the exported graph
+    while moving(keep, before):
+        keep, before = swept(keep, before)
+    return keep > 0
 
 
 def nms(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], threshold: float) -> Int[Tensor, " kept"]:

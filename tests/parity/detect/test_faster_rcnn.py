@@ -1,4 +1,4 @@
-"""Faster R-CNN with the same weights in torchvision's: pyramid, RPN, losses, gradients and answers; sampling; losses by hand."""
+"""Faster R-CNN with the same weights in torchvision's: pyramid, RPN, losses, gradients, answers; and its parts by hand."""
 
 from collections import OrderedDict
 
@@ -105,8 +105,8 @@ def operators(monkeypatch):
     monkeypatch.setattr(
         torchvision.ops.poolers, "roi_align",
         lambda x, rois, output_size, spatial_scale, sampling_ratio: sampled_roi_align(
-            x, rois, output_size[0], spatial_scale, sampling_ratio, aligned=False
-        ),
+            x[rois[:, 0].long()], rois[:, None, 1:], output_size[0], spatial_scale, sampling_ratio, aligned=False
+        )[:, 0],
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_first_stage_equals_torchvisions(pair, operators):
         scores, deltas = system.rpn(maps)
         anchors = system.anchors(maps)
         boxes, real = system.propose(scores, deltas, anchors, [SIZE, SIZE])
-        logits, regressed = theirs.rpn.head(maps)
+        logits, _ = theirs.rpn.head(maps)
         images, _ = theirs.transform(list(batch.image))
         expected, _ = theirs.rpn.eval()(images, OrderedDict((str(i), x) for i, x in enumerate(maps)))
     flat = torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in logits], 1)
@@ -159,7 +159,7 @@ def test_losses_and_gradients_equal_torchvisions(pair, operators, monkeypatch):
     for mine, other in names.items():
         torch.testing.assert_close(losses[mine], expected[other], rtol=1e-5, atol=1e-6)
     assert all(float(v.detach()) > 0 for v in losses.values())
-    shared = [p for p in system.pyramid.parameters()]
+    shared = list(system.pyramid.parameters())
     for a, b in zip(*(torch.autograd.grad(sum(v.values()), shared) for v in (losses, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
