@@ -18,6 +18,16 @@ from oculi import __version__, catalogue
 from oculi.catalogue import BadRecipe, Recipe
 
 Overrides = dict[str, Any]
+_EXTRAS = {  # the modules that each extra of pyproject.toml brings
+    "train": ("pytorch_lightning", "torchmetrics", "tensorboardX"),
+    "science": ("scipy", "skimage", "sklearn"),
+    "serve": ("fastapi", "uvicorn", "multipart", "prometheus_client"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "track": ("mlflow", "sqlalchemy", "alembic"),
+    "hub": ("huggingface_hub",),
+    "rl": ("gymnasium",),
+    "plot": ("matplotlib",),
+}
 _SECTIONS = ("--arguments.", "--data.", "--training.", "--experiment.")
 
 
@@ -349,6 +359,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FellShort as error:
         print(f"oculi: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        extra = next((e for e, modules in _EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
+        if debug or extra is None:
+            raise
+        print(f"oculi: {error.name} is not installed: pip install 'oculi[{extra}]' (or oculi[all])", file=sys.stderr)
+        return 2
     except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
         if debug:
             raise

@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oculi.geometry.camera import Camera
-from oculi.input_contract import InputContract, Picture
+from oculi.input_contract import BadImage, InputContract, Picture
 from oculi.predictions import Images, Prediction
 from oculi.types import Batch, Losses, images_only
 
@@ -141,6 +141,8 @@ def predict(system: System, pictures: Picture | list[Picture] | Batch) -> list[P
     """Answers for pictures (paths, bytes, PIL images, arrays, tensors) or for a ready batch, one per image."""
     if not isinstance(pictures, Batch):
         pictures = images_only(system.contract.batch(pictures if isinstance(pictures, list) else [pictures]))
+    elif pictures.image is not None and not bool(torch.isfinite(pictures.image).all()):
+        raise BadImage("batch.image: it holds NaN or infinity")
     with evaluating(system):
         return system.predict(pictures.to(system.device))
 
@@ -166,7 +168,10 @@ def save(system: System, folder: str | Path) -> Path:
     }
     tensors = {name: value.detach().contiguous() for name, value in system.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{folder}: the weights cannot be written ({error})") from None
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return folder
@@ -207,6 +212,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say for what
     finally:
         temporary.unlink(missing_ok=True)
 

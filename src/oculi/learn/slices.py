@@ -7,6 +7,8 @@ right ones with probability
     p = sum over j <= k of C(K, j) C(N - K, n - j) / C(N, n)
 
 A normal approximation would flag small slices of a good system too often.
+
+Accuracy, precision and recall are such shares: of all samples, of those said to be positive, of those that are.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -55,3 +57,26 @@ def _at_most(k: int, n: int, successes: int, total: int) -> float:
 def _choose(n: int, k: Tensor) -> Tensor:
     """Logarithm of the binomial coefficient."""
     return math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+
+
+def sliced_metrics(
+    predicted: Int[Tensor, " n"],
+    label: Int[Tensor, " n"],
+    members: dict[str, Bool[Tensor, " n"]],
+    positive: int = 1,
+    level: float = 0.05,
+    least: int = 10,
+) -> dict[str, tuple[float, list[Slice]]]:
+    """Accuracy, precision and recall: the aggregate and every slice, worst first. `level` holds for each of the three."""
+    if predicted.shape != label.shape or len(label) == 0:
+        raise ValueError(
+            f"predicted: expected one answer for each label, got {tuple(predicted.shape)}, {tuple(label.shape)}"
+        )
+    right = predicted == label
+    asked = {"accuracy": right | ~right, "precision": predicted == positive, "recall": label == positive}
+    found = {}
+    for name, among in asked.items():
+        inside = {key: member[among] for key, member in members.items()}
+        aggregate = float(right[among].double().mean()) if bool(among.any()) else math.nan
+        found[name] = aggregate, slice_scores(right[among], inside, level, least)
+    return found
