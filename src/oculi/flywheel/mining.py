@@ -5,11 +5,14 @@ margin: the difference between the two most probable classes (small = hard); ent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from oculi.predictions import Detections
 
 
 def hardness(
@@ -20,6 +23,13 @@ def hardness(
         return -(probabilities * probabilities.clamp_min(1e-12).log()).sum(1)
     top = probabilities.topk(2, 1).values
     return 1 - (top[:, 0] - top[:, 1])
+
+
+def detection_hardness(answers: Sequence[Detections]) -> Float[Tensor, " n"]:
+    """How hard each picture is for a detector: 1 - |2 s - 1| of the score s it is least sure of, 0 without a box."""
+    return torch.stack(
+        [(1 - (2 * a.scores.cpu() - 1).abs()).max() if len(a.scores) else torch.zeros(()) for a in answers]
+    )
 
 
 def hard_cases(

@@ -128,12 +128,12 @@ def _official(root: Path, masks: bool, repair: bool) -> Splits:
             parts[split] = Coco(files[0], root / files[0].stem.removeprefix("instances_"), masks, repair)
     if "train" not in parts or len(parts) < 2:
         raise BadData(f"{root}: expected annotations/instances_train*.json and instances_val*.json")
-    train, middle, last = parts["train"], parts.get("val"), parts.get("test")
+    train, order = parts["train"], [split for split in ("val", "test") if split in parts]
     for split, part in parts.items():
         if (part.category_ids, part.class_names) != (train.category_ids, train.class_names):
             raise BadData(f"{root}: the {split} file has other categories than the train file")
-    held = [part for part in (middle or last, last or middle) if part is not None]
-    return Splits(train.part(range(len(train)), False), *held, class_names=train.class_names)
+    middle, last = parts[order[0]], parts[order[-1]]
+    return Splits(train.part(range(len(train)), False), middle, last, train.class_names)
 
 
 def write(
