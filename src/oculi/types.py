@@ -31,6 +31,7 @@ class Sample:
     boxes: Float[Tensor, "objects 4"] | None = None
     labels: Int[Tensor, " objects"] | None = None
     masks: Bool[Tensor, "objects height width"] | None = None
+    crowd: Bool[Tensor, " objects"] | None = None
     semantic: Int[Tensor, "height width"] | None = None
     panoptic: Int[Tensor, "height width"] | None = None
     keypoints: Float[Tensor, "objects points 3"] | None = None
@@ -59,6 +60,7 @@ class Batch:
     boxes: list[Tensor] | None = None
     labels: list[Tensor] | None = None
     masks: list[Tensor] | None = None
+    crowd: list[Tensor] | None = None  # which boxes stand for several objects: scored leniently, not trained on
     semantic: Int[Tensor, "batch height width"] | None = None
     panoptic: Int[Tensor, "batch height width"] | None = None
     keypoints: list[Tensor] | None = None
@@ -120,6 +122,7 @@ _RAGGED = {
     "boxes",
     "labels",
     "masks",
+    "crowd",
     "keypoints",
     "points",
     "boxes3d",

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import fisher_exact
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from oculi.data.world.dataset import World
@@ -111,3 +112,12 @@ def test_objects_that_a_detector_misses_by_size(sides):
 
     assert sum("under 8" in flags(seed, 0.5) for seed in range(20)) >= 19
     assert sum(not flags(seed, 0.9) for seed in range(20)) >= 19
+
+
+def test_the_probability_is_fishers():
+    for seed in range(20):
+        right = torch.rand(60, generator=torch.Generator().manual_seed(seed)) < 0.8
+        inside = torch.arange(60) < 15
+        table = [[int((right & part).sum()), int((~right & part).sum())] for part in (inside, ~inside)]
+        expected = fisher_exact(table, alternative="less").pvalue
+        assert slice_scores(right, {"it": inside})[0].p_value == pytest.approx(expected, abs=1e-9)

@@ -135,7 +135,7 @@ def _move(points: Float[Tensor, "*n 2"], matrix: Float[Tensor, "3 3"]) -> Float[
 def _warp_boxes(batch: Batch, matrices: Tensor, height: int, width: int) -> dict[str, list[Tensor]]:
     """Moved boxes; what has left the picture (less than one pixel wide or high) goes, with all that belongs to it."""
     moved: dict[str, list[Tensor]] = {"boxes": []}
-    companions = [name for name in ("labels", "masks", "keypoints") if getattr(batch, name) is not None]
+    companions = [name for name in ("labels", "masks", "crowd", "keypoints") if getattr(batch, name) is not None]
     for name in companions:
         moved[name] = []
     for index, (boxes, matrix) in enumerate(zip(batch.boxes or [], matrices, strict=True)):
