@@ -36,7 +36,7 @@ def test_tiny_slices_are_left_out():
 
 AGES = {  # true positives, false negatives, false positives, true negatives
     "age <18": (150, 17, 19, 86),
-    "age 18-45": (55, 15, 8, 76),
+    "age 18-45": (75, 20, 11, 101),
     "age 45+": (900, 100, 47, 791),
     "unknown": (1200, 155, 154, 1377),
 }
