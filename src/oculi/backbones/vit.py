@@ -76,7 +76,7 @@ class ViT(System):
     def tokens(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b tokens width"]:
         """The encoder's output after the last norm, [CLS] first, then the patches row by row."""
         patches = self.patches(self.normalize(image)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(image), -1, -1), patches], 1)
+        x = torch.cat([self.cls.expand(image.shape[0], -1, -1), patches], 1)
         if x.shape[1] != self.positions.shape[1]:
             raise ValueError(f"image: expected {self.positions.shape[1] - 1} patches, got {x.shape[1] - 1}")
         x = self.dropout(x + self.positions)

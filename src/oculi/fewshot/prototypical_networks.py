@@ -86,7 +86,7 @@ class PrototypicalNetworks(System):
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """Logits; -inf for classes without a prototype, unless no class has one."""
         logits = prototype_logits(self.embed(image), self.prototypes)
-        return logits.masked_fill(~self.known, -math.inf) if bool(self.known.any()) else logits
+        return logits.masked_fill(~self.known & self.known.any(), -math.inf)
 
     def loss(self, batch: Batch) -> Losses:
         if batch.image is None or batch.label is None:
