@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import math
+import os
 import random
 import warnings
 from collections import deque
@@ -347,9 +348,23 @@ class _Bar(TQDMProgressBar):
 def _loggers(folder: Path | None, mlflow: str | None) -> list[Any] | bool:
     if folder is None:
         return False
-    from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
+    from pytorch_lightning.loggers import TensorBoardLogger
 
     loggers: list[Any] = [TensorBoardLogger(folder, name="", version="")]
     if mlflow:
-        loggers.append(MLFlowLogger(experiment_name="oculi", tracking_uri=mlflow, run_name=folder.name))
+        loggers.append(_mlflow(mlflow, folder.name))
     return loggers
+
+
+def _mlflow(address: str, name: str) -> Any:
+    """A run in MLflow's store, opened here, so that an address that cannot be is named before the first step."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+    from mlflow.exceptions import MlflowException
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    try:
+        logger = MLFlowLogger(experiment_name="oculi", tracking_uri=address, run_name=name)
+        logger.run_id  # noqa: B018 - opens it
+    except MlflowException as error:
+        raise ValueError(f"mlflow: {address} cannot be used ({' '.join(str(error).split())})") from None
+    return logger
