@@ -47,29 +47,6 @@ def slice_scores(
     return sorted(found, key=lambda s: s.score)
 
 
-def sliced_metrics(
-    predicted: Int[Tensor, " n"],
-    label: Int[Tensor, " n"],
-    members: dict[str, Bool[Tensor, " n"]],
-    positive: int = 1,
-    level: float = 0.05,
-    least: int = 10,
-) -> dict[str, tuple[float, list[Slice]]]:
-    """Accuracy, precision and recall: the aggregate and every slice, worst first. `level` holds for all of them."""
-    if predicted.shape != label.shape or len(label) == 0:
-        raise ValueError(
-            f"predicted: expected one answer for each label, got {tuple(predicted.shape)}, {tuple(label.shape)}"
-        )
-    right = predicted == label
-    asked = {"accuracy": right | ~right, "precision": predicted == positive, "recall": label == positive}
-    found = {}
-    for name, among in asked.items():
-        inside = {key: member[among] for key, member in members.items()}
-        aggregate = float(right[among].double().mean()) if bool(among.any()) else math.nan
-        found[name] = aggregate, slice_scores(right[among], inside, level / len(asked), least)
-    return found
-
-
 def _at_most(k: int, n: int, successes: int, total: int) -> float:
     """The chance that n of `total` answers, drawn without replacement, hold at most k of the `successes`."""
     j = torch.arange(max(0, n - (total - successes)), k + 1, dtype=torch.float64)
@@ -80,3 +57,26 @@ def _at_most(k: int, n: int, successes: int, total: int) -> float:
 def _choose(n: int, k: Tensor) -> Tensor:
     """Logarithm of the binomial coefficient."""
     return math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+
+
+def sliced_metrics(
+    predicted: Int[Tensor, " n"],
+    label: Int[Tensor, " n"],
+    members: dict[str, Bool[Tensor, " n"]],
+    positive: int = 1,
+    level: float = 0.05,
+    least: int = 10,
+) -> dict[str, tuple[float, list[Slice]]]:
+    """Accuracy, precision and recall: the aggregate and every slice, worst first. `level` holds for each of the three."""
+    if predicted.shape != label.shape or len(label) == 0:
+        raise ValueError(
+            f"predicted: expected one answer for each label, got {tuple(predicted.shape)}, {tuple(label.shape)}"
+        )
+    right = predicted == label
+    asked = {"accuracy": right | ~right, "precision": predicted == positive, "recall": label == positive}
+    found = {}
+    for name, among in asked.items():
+        inside = {key: member[among] for key, member in members.items()}
+        aggregate = float(right[among].double().mean()) if bool(among.any()) else math.nan
+        found[name] = aggregate, slice_scores(right[among], inside, level, least)
+    return found

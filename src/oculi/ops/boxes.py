@@ -49,16 +49,16 @@ def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(
-    boxes: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
-) -> Float[Tensor, "*n 4"]:
+    boxes: Float[Tensor, "*#n 4"], anchors: Float[Tensor, "*#n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
+) -> Float[Tensor, "... 4"]:
     """The deltas that turn anchors into boxes."""
     (centre, size), (origin, scale) = _centred(boxes), _centred(anchors)
     return torch.cat([(centre - origin) / scale, (size / scale).log()], -1) * boxes.new_tensor(weights)
 
 
 def decode(
-    deltas: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
-) -> Float[Tensor, "*n 4"]:
+    deltas: Float[Tensor, "*#n 4"], anchors: Float[Tensor, "*#n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
+) -> Float[Tensor, "... 4"]:
     """Boxes from deltas; growth is limited to 1000 / 16."""
     deltas = deltas / deltas.new_tensor(weights)
     origin, scale = _centred(anchors)
