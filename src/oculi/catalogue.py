@@ -63,7 +63,7 @@ class Recipe:
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """A copy with `section.key` set for each override, checked against what the section may hold."""
-        sections: dict[str, dict[str, Any]] = {}
+        sections: dict[str, Any] = {}
         for dotted, value in overrides.items():
             section, _, key = dotted.partition(".")
             if section not in ("arguments", "data", "training", "experiment") or not key:

@@ -254,7 +254,7 @@ def attack(folder: str, method: str = "fgsm", eps: float = 8 / 255, json: bool =
     from oculi.robust.fgsm import FGSM
     from oculi.robust.pgd import PGD
 
-    methods = {"fgsm": FGSM(eps), "pgd": PGD(eps, step=eps / 4)}
+    methods: dict[str, Any] = {"fgsm": FGSM(eps), "pgd": PGD(eps, step=eps / 4)}
     if method not in methods:
         raise BadRecipe(f"method: no attack called {method}{catalogue.nearest(method, methods)}")
     system, recipe = _able(folder, "attack"), _recipe_of(folder)

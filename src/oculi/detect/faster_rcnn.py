@@ -80,6 +80,7 @@ class RegionProposals(nn.Module):
         self.deltas = nn.Conv2d(channels, anchors * 4, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, maps: list[Tensor]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 4"]]:
@@ -154,7 +155,7 @@ class FasterRCNN(System):
     def anchors(self, maps: list[Tensor]) -> list[Float[Tensor, "n 4"]]:
         """The anchors of each level, in the order of the RPN's outputs."""
         shapes = zip(self.cells, maps, self.strides, strict=True)
-        return [grid_anchors(cells.to(x), *x.shape[-2:], stride) for cells, x, stride in shapes]
+        return [grid_anchors(cells.to(x), x.shape[-2], x.shape[-1], stride) for cells, x, stride in shapes]
 
     @torch.no_grad()
     def propose(
@@ -194,7 +195,8 @@ class FasterRCNN(System):
     ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
         """Boxes, scores and labels of d detections, best first; a score of 0 says that there are no more."""
         maps, size = self.features(image), list(image.shape[-2:])
-        proposals, real = self.propose(*self.rpn(maps), self.anchors(maps), size)
+        objectness, moves = self.rpn(maps)
+        proposals, real = self.propose(objectness, moves, self.anchors(maps), size)
         scores, deltas = (x.unflatten(0, proposals.shape[:2]) for x in self.head(self.pool(maps, proposals)))
         boxes = clip(decode(deltas, proposals[..., None, :], ROI_WEIGHTS), *size)
         return self.detections(boxes, scores.softmax(-1)[..., :-1] * real[..., None])
@@ -223,9 +225,9 @@ class FasterRCNN(System):
         truth = pad_sequence([F.pad(b, (0, 0, 0, 1)) for b in batch.boxes], batch_first=True)
         kinds = pad_sequence([F.pad(k, (0, 1)) for k in batch.labels], batch_first=True)
         real = pad_sequence([F.pad(one, (0, 1)) for one in single], batch_first=True)
-        maps = self.features(batch.image)
+        maps = self.features(batch.pictures)
         anchors, (scores, deltas) = self.anchors(maps), self.rpn(maps)
-        proposals, solid = self.propose(scores, deltas, anchors, list(batch.image.shape[-2:]))
+        proposals, solid = self.propose(scores, deltas, anchors, list(batch.pictures.shape[-2:]))
         return self.rpn_loss(scores, deltas, torch.cat(anchors), truth, real) | self.head_loss(
             maps, torch.cat([proposals, truth], 1), torch.cat([solid, real], 1), truth, real, kinds
         )
