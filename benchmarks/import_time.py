@@ -1,9 +1,9 @@
-r"""What an import costs: `import oculi` beyond `import torch`, and `oculi list`, each in fresh processes.
+r"""What an import costs: `import oculi` after `import torch`, and `oculi list`, each in fresh processes.
 
     python benchmarks/import_time.py
 
-Interleaved repetitions, medians; the seconds are those of whole processes. `names`
-fetches what predicting needs too. Prints one line of JSON.
+Medians over interleaved processes. An import is timed inside its process, since torch's own varies by more than oculi
+takes; `names` fetches what predicting needs too. `list` and `show` are whole processes. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ import subprocess
 import sys
 import time
 
-COMMANDS = {
-    "torch": "import torch",
-    "torch_and_oculi": "import torch, oculi",
-    "names": "import torch, oculi; oculi.System, oculi.Batch, oculi.predict, oculi.InputContract",
-    "list": "import sys; from oculi.cli import main; sys.exit(main(['list']))",
-    "show": "import sys; from oculi.cli import main; sys.exit(main(['show', 'resnet']))",
+TIMED = "import time, torch; began = time.perf_counter(); {}; print(time.perf_counter() - began)"
+IMPORTS = {
+    "oculi_s": "import oculi",
+    "names_s": "import oculi; oculi.System, oculi.Batch, oculi.predict, oculi.InputContract",
 }
+VERBS = {"list_s": ["list"], "show_s": ["show", "resnet"]}
 
 
-def seconds(code: str) -> float:
-    """One fresh process."""
+def import_seconds(code: str) -> float:
+    """What `code` takes after `import torch`."""
+    script = TIMED.format(code)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def verb_seconds(words: list[str]) -> float:
+    """One whole process of the command line."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "oculi.cli", *words], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
@@ -38,19 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=7)
     repetitions = parser.parse_args().repetitions
-    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    taken: dict[str, list[float]] = {name: [] for name in (*IMPORTS, *VERBS)}
     for repetition in range(repetitions + 1):
-        for name, code in COMMANDS.items():
-            found = seconds(code)
+        found = {name: import_seconds(code) for name, code in IMPORTS.items()}
+        found |= {name: verb_seconds(words) for name, words in VERBS.items()}
+        for name, value in found.items():
             if repetition:  # the first fills the file cache
-                taken[name].append(found)
-    medians = {name: statistics.median(values) for name, values in taken.items()}
+                taken[name].append(value)
     described = {
-        "oculi_beyond_torch_s": round(medians["torch_and_oculi"] - medians["torch"], 3),
-        "names_beyond_torch_s": round(medians["names"] - medians["torch"], 3),
-        "list_s": round(medians["list"], 3),
-        "show_s": round(medians["show"], 3),
-        "torch_s": round(medians["torch"], 3),
+        **{name: round(statistics.median(values), 4) for name, values in taken.items()},
         "repetitions": repetitions,
         "machine": platform.machine(),
         "cores": os.cpu_count(),

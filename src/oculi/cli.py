@@ -38,13 +38,13 @@ def list_systems(family: str | None = None, json: bool = False) -> Any:
         family: only this family
         json: print JSON
     """
-    found = [r for r in catalogue.recipes() if family in (None, r.family)]
+    found = [r for r in catalogue.headlines() if family in (None, r["family"])]
     if not found:
         raise BadRecipe(f"{family}: no such family{catalogue.nearest(str(family), catalogue.families())}")
     if json:
-        return [{"id": r.id, "family": r.family, "title": r.title, "summary": r.summary} for r in found]
-    width = max(len(r.id) for r in found)
-    return "\n".join(f"{r.family:12} {r.id:{width}}  {r.summary}" for r in found)
+        return found
+    width = max(len(r["id"]) for r in found)
+    return "\n".join(f"{r['family']:12} {r['id']:{width}}  {r['summary']}" for r in found)
 
 
 def show(system: str, json: bool = False) -> Any:

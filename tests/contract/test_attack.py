@@ -37,7 +37,7 @@ def test_the_budget_holds(recipe, method):
 
 @pytest.mark.parametrize("recipe", ATTACKED, ids=lambda r: r.id)
 def test_the_loss_rises(recipe):
-    """One small step by the sign of the gradient, under the same random numbers."""
+    """A step by the sign of the gradient, so small that no proposal or anchor changes sides; equal random numbers."""
     system = ready(recipe.id)
     batch = batch_for(system, 8)
 
@@ -47,4 +47,4 @@ def test_the_loss_rises(recipe):
             return float(torch.stack(list(system.loss(replace(batch, image=image)).values())).sum())
 
     torch.manual_seed(0)
-    assert loss(FGSM(0.002)(system, batch)) > loss(batch.image)
+    assert loss(FGSM(1e-4)(system, batch)) > loss(batch.image)
