@@ -167,7 +167,7 @@ class FasterRCNN(System):
         first = [sum(counts[:k]) for k in range(len(counts))]
         tops = [part.topk(min(self.proposals, n), 1).indices for part, n in parts]
         best = torch.cat([top + start for top, start in zip(tops, first, strict=True)], 1)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         boxes = clip(decode(deltas[rows, best], torch.cat(anchors)[best]), *size)
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-3).all(-1)
         score = scores[rows, best].masked_fill(~solid, -torch.inf)
@@ -192,7 +192,7 @@ class FasterRCNN(System):
     def forward(
         self, image: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
-        """Boxes, scores and labels of d detections, best first; a score of 0 says that there are no more."""
+        """Boxes, scores and labels of d detections, best first; what follows the last is 0."""
         maps, size = self.features(image), list(image.shape[-2:])
         proposals, real = self.propose(*self.rpn(maps), self.anchors(maps), size)
         scores, deltas = (x.unflatten(0, proposals.shape[:2]) for x in self.head(self.pool(maps, proposals)))
@@ -206,11 +206,12 @@ class FasterRCNN(System):
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
         scores = (scores * (solid & (scores > LEAST_SCORE))).flatten(1)
         scores, index = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), 1)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         boxes, label = boxes.flatten(1, 2)[rows, index], index % self.num_classes
         scores = scores * surviving(boxes, scores, label, LAST_NMS)
         scores, index = scores.topk(min(MOST_DETECTIONS, scores.shape[1]), 1)
-        return boxes[rows, index], scores, label[rows, index]
+        found = scores > 0
+        return boxes[rows, index] * found[..., None], scores, label[rows, index] * found
 
     # the two duties ---------------------------------------------------------------------------------------------------
 
