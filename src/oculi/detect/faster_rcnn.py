@@ -182,12 +182,12 @@ class FasterRCNN(System):
         octave = torch.floor(4 + torch.log2(area(boxes).clamp_min(1e-6).sqrt() / 224) + 1e-6)
         strides = self.strides[: self.levels]
         octave = octave.clamp(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
-        pooled = [
-            roi_align(x, boxes, ROI_BINS, 1 / stride, aligned=self.aligned)
-            * (octave == stride.bit_length() - 1)[..., None, None, None]
-            for x, stride in zip(maps, strides, strict=False)
-        ]
-        return torch.stack(pooled).sum(0).flatten(0, 1)
+        pooled = torch.zeros((), device=boxes.device)
+        for x, stride in zip(maps, strides, strict=False):
+            mine = (octave == stride.bit_length() - 1)[..., None]
+            far = torch.where(mine, boxes, -1e4)  # outside the picture every sample is 0
+            pooled = pooled + roi_align(x, far, ROI_BINS, 1 / stride, aligned=self.aligned)
+        return pooled.flatten(0, 1)
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
