@@ -168,7 +168,7 @@ class FasterRCNN(System):
         first = [sum(counts[:k]) for k in range(len(counts))]
         tops = [part.topk(min(self.proposals, n), 1).indices for part, n in parts]
         best = torch.cat([top + start for top, start in zip(tops, first, strict=True)], 1)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         boxes = clip(decode(deltas[rows, best], torch.cat(anchors)[best]), *size)
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-3).all(-1)
         score = scores[rows, best].masked_fill(~solid, -torch.inf)
@@ -183,17 +183,17 @@ class FasterRCNN(System):
         octave = torch.floor(4 + torch.log2(area(boxes).clamp_min(1e-6).sqrt() / 224) + 1e-6)
         strides = self.strides[: self.levels]
         octave = octave.clamp(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
-        pooled = [
-            roi_align(x, boxes, ROI_BINS, 1 / stride, aligned=self.aligned)
-            * (octave == stride.bit_length() - 1)[..., None, None, None]
-            for x, stride in zip(maps, strides, strict=False)
-        ]
-        return torch.stack(pooled).sum(0).flatten(0, 1)
+        pooled = torch.zeros((), device=boxes.device)
+        for x, stride in zip(maps, strides, strict=False):
+            mine = (octave == stride.bit_length() - 1)[..., None]
+            far = torch.where(mine, boxes, -1e4)  # outside the picture every sample is 0
+            pooled = pooled + roi_align(x, far, ROI_BINS, 1 / stride, aligned=self.aligned)
+        return pooled.flatten(0, 1)
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
-        """Boxes, scores and labels of d detections, best first; a score of 0 says that there are no more."""
+        """Boxes, scores and labels of d detections, best first; what follows the last is 0."""
         maps, size = self.features(image), list(image.shape[-2:])
         objectness, moves = self.rpn(maps)
         proposals, real = self.propose(objectness, moves, self.anchors(maps), size)
@@ -208,11 +208,12 @@ class FasterRCNN(System):
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
         scores = (scores * (solid & (scores > LEAST_SCORE))).flatten(1)
         scores, index = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), 1)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         boxes, label = boxes.flatten(1, 2)[rows, index], index % self.num_classes
         scores = scores * surviving(boxes, scores, label, LAST_NMS)
         scores, index = scores.topk(min(MOST_DETECTIONS, scores.shape[1]), 1)
-        return boxes[rows, index], scores, label[rows, index]
+        found = scores > 0
+        return boxes[rows, index] * found[..., None], scores, label[rows, index] * found
 
     # the two duties ---------------------------------------------------------------------------------------------------
 
