@@ -20,7 +20,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,8 @@ class System(nn.Module):
 
     answer: ClassVar[type[Prediction]]
     config: dict[str, Any]
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __new__(cls, *args: Any, **kwargs: Any) -> System:
         self = super().__new__(cls)
@@ -75,7 +77,7 @@ class System(nn.Module):
         """Named scalar tensors whose sum is minimised."""
         raise NotImplementedError(f"{type(self).__name__} does not learn by gradient")
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> Sequence[Prediction]:
         """One answer per image. Called in eval mode without gradient by `oculi.predict`."""
         raise NotImplementedError(f"{type(self).__name__} does not answer about images")
 
@@ -144,7 +146,7 @@ def predict(system: System, pictures: Picture | list[Picture] | Batch) -> list[P
     elif pictures.image is not None and not bool(torch.isfinite(pictures.image).all()):
         raise BadImage("batch.image: it holds NaN or infinity")
     with evaluating(system):
-        return system.predict(pictures.to(system.device))
+        return list(system.predict(pictures.to(system.device)))
 
 
 # saving and loading --------------------------------------------------------------------------------------------------

@@ -89,6 +89,13 @@ class Batch:
             return len(next(iter(self.transitions.values())))
         raise ValueError("Batch: it holds neither image, label, camera, id nor transitions, so it has no length")
 
+    @property
+    def pictures(self) -> Float[Tensor, "batch channels height width"]:
+        """The images. Raises ValueError where the batch has none."""
+        if self.image is None:
+            raise ValueError("batch.image: expected pictures, got None")
+        return self.image
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return replace(self, **{f.name: _move(getattr(self, f.name), device) for f in fields(self)})
@@ -166,7 +173,7 @@ def images_only(images: Float[Tensor, "batch channels height width"]) -> Batch:
 
 def take(iterable: Iterable[Batch], count: int) -> list[Batch]:
     """The first `count` batches."""
-    taken = []
+    taken: list[Batch] = []
     for batch in iterable:
         if len(taken) == count:
             break

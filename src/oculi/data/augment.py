@@ -42,7 +42,7 @@ class Augment:
                 raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
         if self._moves():
             batch = warp(batch, self._matrices(len(batch), *batch.image.shape[-2:]).to(batch.image))
-        return replace(batch, image=self._colour(batch.image))
+        return replace(batch, image=self._colour(batch.pictures))
 
     def _moves(self) -> bool:
         return any((self.flip, self.shift, self.rotate, self.scale))

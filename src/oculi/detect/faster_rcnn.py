@@ -80,6 +80,7 @@ class RegionProposals(nn.Module):
         self.deltas = nn.Conv2d(channels, anchors * 4, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, maps: list[Tensor]) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n 4"]]:
@@ -154,7 +155,7 @@ class FasterRCNN(System):
     def anchors(self, maps: list[Tensor]) -> list[Float[Tensor, "n 4"]]:
         """The anchors of each level, in the order of the RPN's outputs."""
         shapes = zip(self.cells, maps, self.strides, strict=True)
-        return [grid_anchors(cells.to(x), *x.shape[-2:], stride) for cells, x, stride in shapes]
+        return [grid_anchors(cells.to(x), x.shape[-2], x.shape[-1], stride) for cells, x, stride in shapes]
 
     @torch.no_grad()
     def propose(
@@ -167,7 +168,7 @@ class FasterRCNN(System):
         first = [sum(counts[:k]) for k in range(len(counts))]
         tops = [part.topk(min(self.proposals, n), 1).indices for part, n in parts]
         best = torch.cat([top + start for top, start in zip(tops, first, strict=True)], 1)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         boxes = clip(decode(deltas[rows, best], torch.cat(anchors)[best]), *size)
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-3).all(-1)
         score = scores[rows, best].masked_fill(~solid, -torch.inf)
@@ -182,19 +183,20 @@ class FasterRCNN(System):
         octave = torch.floor(4 + torch.log2(area(boxes).clamp_min(1e-6).sqrt() / 224) + 1e-6)
         strides = self.strides[: self.levels]
         octave = octave.clamp(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
-        pooled = [
-            roi_align(x, boxes, ROI_BINS, 1 / stride, aligned=self.aligned)
-            * (octave == stride.bit_length() - 1)[..., None, None, None]
-            for x, stride in zip(maps, strides, strict=False)
-        ]
-        return torch.stack(pooled).sum(0).flatten(0, 1)
+        pooled = torch.zeros((), device=boxes.device)
+        for x, stride in zip(maps, strides, strict=False):
+            mine = (octave == stride.bit_length() - 1)[..., None]
+            far = torch.where(mine, boxes, -1e4)  # outside the picture every sample is 0
+            pooled = pooled + roi_align(x, far, ROI_BINS, 1 / stride, aligned=self.aligned)
+        return pooled.flatten(0, 1)
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
-        """Boxes, scores and labels of d detections, best first; a score of 0 says that there are no more."""
+        """Boxes, scores and labels of d detections, best first; what follows the last is 0."""
         maps, size = self.features(image), list(image.shape[-2:])
-        proposals, real = self.propose(*self.rpn(maps), self.anchors(maps), size)
+        objectness, moves = self.rpn(maps)
+        proposals, real = self.propose(objectness, moves, self.anchors(maps), size)
         scores, deltas = (x.unflatten(0, proposals.shape[:2]) for x in self.head(self.pool(maps, proposals)))
         boxes = clip(decode(deltas, proposals[..., None, :], ROI_WEIGHTS), *size)
         return self.detections(boxes, scores.softmax(-1)[..., :-1] * real[..., None])
@@ -206,11 +208,12 @@ class FasterRCNN(System):
         solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
         scores = (scores * (solid & (scores > LEAST_SCORE))).flatten(1)
         scores, index = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), 1)
-        rows = torch.arange(len(scores), device=scores.device)[:, None]
+        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
         boxes, label = boxes.flatten(1, 2)[rows, index], index % self.num_classes
         scores = scores * surviving(boxes, scores, label, LAST_NMS)
         scores, index = scores.topk(min(MOST_DETECTIONS, scores.shape[1]), 1)
-        return boxes[rows, index], scores, label[rows, index]
+        found = scores > 0
+        return boxes[rows, index] * found[..., None], scores, label[rows, index] * found
 
     # the two duties ---------------------------------------------------------------------------------------------------
 
@@ -223,9 +226,9 @@ class FasterRCNN(System):
         truth = pad_sequence([F.pad(b, (0, 0, 0, 1)) for b in batch.boxes], batch_first=True)
         kinds = pad_sequence([F.pad(k, (0, 1)) for k in batch.labels], batch_first=True)
         real = pad_sequence([F.pad(one, (0, 1)) for one in single], batch_first=True)
-        maps = self.features(batch.image)
+        maps = self.features(batch.pictures)
         anchors, (scores, deltas) = self.anchors(maps), self.rpn(maps)
-        proposals, solid = self.propose(scores, deltas, anchors, list(batch.image.shape[-2:]))
+        proposals, solid = self.propose(scores, deltas, anchors, list(batch.pictures.shape[-2:]))
         return self.rpn_loss(scores, deltas, torch.cat(anchors), truth, real) | self.head_loss(
             maps, torch.cat([proposals, truth], 1), torch.cat([solid, real], 1), truth, real, kinds
         )

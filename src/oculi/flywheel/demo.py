@@ -229,6 +229,7 @@ def _first(state: Demo, n: int) -> Batch:
 
 def _right(system: System, batch: Batch) -> Tensor:
     said = torch.tensor([answer.label for answer in predict(system, batch)])  # type: ignore[attr-defined]
+    assert batch.label is not None
     return said == batch.label
 
 

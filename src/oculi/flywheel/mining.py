@@ -1,6 +1,9 @@
 r"""Hard-case mining: which unlabelled pictures are worth a label, by what the system itself says about them.
 
 margin: the difference between the two most probable classes (small = hard); entropy: -sum p log p (large = hard).
+
+A system can be sure and wrong, above all where something is new to it: then neither finds anything, and a few failures
+that somebody noticed do. `near_failures` takes the pictures whose features lie closest to any of them.
 """
 
 from __future__ import annotations
@@ -39,3 +42,14 @@ def hard_cases(
     if not 0 < budget <= len(probabilities):
         raise ValueError(f"budget: expected 1 to {len(probabilities)} pictures, got {budget}")
     return torch.argsort(hardness(probabilities, by), descending=True, stable=True)[:budget]
+
+
+def near_failures(
+    features: Float[Tensor, "n features"], failures: Float[Tensor, "known features"], budget: int
+) -> Int[Tensor, " budget"]:
+    """The indices of the `budget` pictures nearest to a known failure, nearest first."""
+    if not 0 < budget <= len(features):
+        raise ValueError(f"budget: expected 1 to {len(features)} pictures, got {budget}")
+    if len(failures) == 0:
+        raise ValueError("failures: expected the features of at least one known failure, got none")
+    return torch.argsort(torch.cdist(features, failures).amin(1), stable=True)[:budget]

@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import math
+import os
 import random
 import warnings
 from collections import deque
@@ -76,8 +77,9 @@ def optimizer_for(phase: Phase, training: Training) -> torch.optim.Optimizer:
     if training.optimizer == "rmsprop":
         return torch.optim.RMSprop(groups, lr=training.lr)
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    kwargs = {"weight_decay": 0.0} if training.optimizer == "adamw" else {}
-    return kind(groups, lr=training.lr, betas=tuple(training.betas), **kwargs)
+    kwargs: dict[str, Any] = {"weight_decay": 0.0} if training.optimizer == "adamw" else {}
+    first, second = training.betas
+    return kind(groups, lr=training.lr, betas=(first, second), **kwargs)
 
 
 def lr_factor(step: int, training: Training, steps: int) -> float:
@@ -102,7 +104,7 @@ class Learner(pl.LightningModule):
         self.average: AveragedModel | None = None
         if training.ema:
             self.average = AveragedModel(system, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
-        self.steps_done = 0
+        self.steps_done, self.log_every = 0, max(1, training.steps // 100)
         self.experience = None if splits.environment is None else Experience(self)
         self.metrics_file: Path | None = None  # step,metric,value; a resumed run goes on where it stopped
 
@@ -132,7 +134,8 @@ class Learner(pl.LightningModule):
             batch = self.augment(batch)
         turn = self.turns[self.steps_done % len(self.turns)]
         phase = self.phases[turn]
-        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        optimizers: Any = self.optimizers()
+        schedulers: Any = self.lr_schedulers()
         optimizer = optimizers[turn] if isinstance(optimizers, list) else optimizers
         scheduler = schedulers[turn] if isinstance(schedulers, list) else schedulers
         losses = phase.loss(batch)
@@ -149,7 +152,7 @@ class Learner(pl.LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.system)
         self.steps_done += 1
-        if self.steps_done % self.trainer.log_every_n_steps == 0 or self.steps_done == self.training_options.steps:
+        if self.steps_done % self.log_every == 0 or self.steps_done == self.training_options.steps:
             self._log(losses, total, scheduler.get_last_lr()[0])
 
     def _log(self, losses: Losses, total: torch.Tensor, lr: float) -> None:
@@ -267,7 +270,7 @@ def fit(
         enable_progress_bar=progress,
         enable_model_summary=False,
         enable_checkpointing=folder is not None and checkpoint_every > 0,
-        log_every_n_steps=max(1, training.steps // 100),
+        log_every_n_steps=learner.log_every,
         use_distributed_sampler=False,
         plugins=[_WholeCheckpoints()],
         default_root_dir=folder or ".",
@@ -347,9 +350,23 @@ class _Bar(TQDMProgressBar):
 def _loggers(folder: Path | None, mlflow: str | None) -> list[Any] | bool:
     if folder is None:
         return False
-    from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger
+    from pytorch_lightning.loggers import TensorBoardLogger
 
     loggers: list[Any] = [TensorBoardLogger(folder, name="", version="")]
     if mlflow:
-        loggers.append(MLFlowLogger(experiment_name="oculi", tracking_uri=mlflow, run_name=folder.name))
+        loggers.append(_mlflow(mlflow, folder.name))
     return loggers
+
+
+def _mlflow(address: str, name: str) -> Any:
+    """A run in MLflow's store, opened here, so that an address that cannot be is named before the first step."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+    from mlflow.exceptions import MlflowException
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    try:
+        logger = MLFlowLogger(experiment_name="oculi", tracking_uri=address, run_name=name)
+        logger.run_id  # noqa: B018 - opens it
+    except MlflowException as error:
+        raise ValueError(f"mlflow: {address} cannot be used ({' '.join(str(error).split())})") from None
+    return logger

@@ -148,7 +148,7 @@ class _Flat:
     masks: Tensor | None
 
     def pick(self, index: Tensor) -> _Flat:
-        picked = {name: value[index] if value is not None else None for name, value in vars(self).items()}
+        picked: dict[str, Any] = {name: None if v is None else v[index] for name, v in vars(self).items()}
         return _Flat(**picked)
 
     @property
@@ -163,7 +163,8 @@ def _flatten(predictions: Sequence[Detections], truths: Sequence[Objects], by: s
     if by not in ("boxes", "masks"):
         raise ValueError(f"by: expected boxes or masks, got {by!r}")
     flat = []
-    for name, records in (("predictions", predictions), ("truths", truths)):
+    sides: dict[str, Sequence[Detections | Objects]] = {"predictions": predictions, "truths": truths}
+    for name, records in sides.items():
         image = torch.cat([torch.full((len(r.labels),), i) for i, r in enumerate(records)] or [torch.empty(0).long()])
         label = _joined([r.labels for r in records], (0,)).long()
         boxes = _joined([r.boxes for r in records], (0, 4)).double()

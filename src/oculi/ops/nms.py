@@ -34,12 +34,18 @@ def surviving(
     boxes: Float[Tensor, "*b n 4"], scores: Float[Tensor, "*b n"], groups: Int[Tensor, "*b n"], threshold: float
 ) -> Bool[Tensor, "*b n"]:
     """Which boxes NMS within each group keeps, for any number of sets of boxes at once."""
-    order = scores.argsort(dim=-1, descending=True, stable=True)
+    order = _best_first(scores)
     boxes, groups = boxes.gather(-2, order[..., None].expand(boxes.shape)), groups.gather(-1, order)
     rivals = (box_iou(boxes, boxes) > threshold) & (groups[..., :, None] == groups[..., None, :])
     rivals = rivals.triu(1).to(boxes.dtype)  # row: the better box
     keep = _fixed_point(rivals)
     return torch.zeros_like(keep).scatter(-1, order, keep)
+
+
+def _best_first(scores: Float[Tensor, "*b n"]) -> Int[Tensor, "*b n"]:
+    if torch.compiler.is_exporting():
+        return scores.topk(scores.shape[-1], -1).indices  # ONNX knows no other sort; there the first is best as well
+    return scores.argsort(dim=-1, descending=True, stable=True)
 
 
 def _fixed_point(rivals: Float[Tensor, "*b n n"]) -> Bool[Tensor, "*b n"]:

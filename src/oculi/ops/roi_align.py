@@ -33,9 +33,9 @@ def roi_align(
     if height * width > LARGEST_PRODUCT:
         return sampled_roi_align(features, boxes, size, scale, samples, aligned)
     x, y = _points(boxes, size, scale, samples, aligned)
-    across = features.flatten(1, 2) @ _weights(x, width, size).flatten(1, 2).transpose(1, 2)
-    across = across.reshape(batch, channels, height, regions, size).permute(0, 3, 2, 1, 4)
-    bins = _weights(y, height, size) @ across.reshape(batch, regions, height, channels * size)
+    down = _weights(y, height, size).flatten(1, 2) @ features.transpose(1, 2).flatten(2)  # b, p * size, c * w
+    across = _weights(x, width, size).transpose(2, 3)
+    bins = down.reshape(batch, regions, size * channels, width) @ across
     return bins.reshape(batch, regions, size, channels, size).transpose(2, 3)
 
 

@@ -14,6 +14,8 @@ from oculi.nn.fpn import FeaturePyramid
 from oculi.ops.boxes import area, box_iou
 from oculi.ops.nms import greedy_nms
 from oculi.ops.roi_align import sampled_roi_align
+from oculi.serve.onnx_export import export, sample_pictures
+from oculi.system import predict
 from oculi.types import Batch
 
 SIZE, CLASSES, PROPOSALS = 64, 3, 24
@@ -270,6 +272,18 @@ def test_answers_are_boxes_inside_the_picture_best_first():
         assert answer.boxes.max() <= SIZE
         assert (answer.scores.diff() <= 0).all()
         assert (answer.labels < CLASSES).all()
+
+
+def test_the_exported_file_finds_the_same_boxes(tmp_path):
+    """NMS and all, at any batch size: `export` compares before it writes."""
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    system = FasterRCNN(2, [1], width=4, channels=4, hidden=8, anchors=[12], proposals=8, image_size=32).eval()
+    nn.init.normal_(system.head.classes.weight)
+    report = export(system, tmp_path / "tiny.onnx")
+    assert report.decisions_equal
+    assert "Loop" in report.operators
+    assert any(len(answer.boxes) > 1 for answer in predict(system, sample_pictures(4)))
 
 
 def test_bad_input_is_named():

@@ -39,7 +39,7 @@ def score(system: System, splits: Splits, split: str) -> dict[str, float]:
         "recall": boxes.average_recall(),
         **{f"ap_{names[k] if names else k}": value for k, value in enumerate(boxes.per_class().tolist())},
     }
-    if all(one.masks is not None for one in (*found, *truths)):
+    if all(one.masks is not None for one in found) and all(one.masks is not None for one in truths):
         masks = coco(found, truths, len(names) if names else 0, areas, by="masks")
         scores |= {"mask_map": masks.average_precision(), "mask_map50": masks.average_precision(0.5)}
         scores["mask_map75"] = masks.average_precision(0.75)
