@@ -41,8 +41,9 @@ class Training:
 
     steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it; clip: largest gradient norm
     (0 = none); ema: decay of the weights' moving average, which is what gets saved (0 = none); weight_decay spares
-    biases and norms; augment: options of `oculi.data.augment.Augment`; precision: Lightning's name; init_from: a recipe
-    whose weights to start from.
+    biases and norms; augment: options of `oculi.data.augment.Augment`; precision: Lightning's name; channels_last: keep
+    weights and maps in that layout while training, faster where convolutions are wide (1.4x for U-Net on a CPU);
+    init_from: a recipe whose weights to start from.
     """
 
     steps: int = 1000
@@ -58,6 +59,7 @@ class Training:
     ema: float = 0.0
     augment: dict[str, float] = field(default_factory=dict)
     precision: str = "32-true"
+    channels_last: bool = False
     init_from: str = ""
     workers: int = 0
     seed: int = 0
@@ -248,6 +250,8 @@ def fit(
     devices: int = 1,
 ) -> Learner:
     """Train `system` in place. Logs and checkpoints go to `folder`; `resume` goes on from its last checkpoint."""
+    if training.channels_last:
+        system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = Learner(system, training, splits)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -294,6 +298,8 @@ def fit(
         raise KeyboardInterrupt
     if learner.average is not None:
         system.load_state_dict(learner.average.module.state_dict())
+    if training.channels_last:  # as a loaded system is, so that both give the same bits
+        system.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return learner
 
 
