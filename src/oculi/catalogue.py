@@ -77,7 +77,11 @@ class Recipe:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint: `; did you mean X?` or the choices."""
+    """A hint: `; did you mean X?` or the choices.
+
+    >>> nearest("resnt", ["resnet", "vit"])
+    '; did you mean resnet?'
+    """
     choices = sorted(known)
     close = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(choices)}"

@@ -38,7 +38,11 @@ def detection_hardness(answers: Sequence[Detections]) -> Float[Tensor, " n"]:
 def hard_cases(
     probabilities: Float[Tensor, "n classes"], budget: int, by: Literal["margin", "entropy"] = "margin"
 ) -> Int[Tensor, " budget"]:
-    """The indices of the `budget` hardest pictures, hardest first. Raises ValueError for an impossible budget."""
+    """The indices of the `budget` hardest pictures, hardest first. Raises ValueError for an impossible budget.
+
+    >>> hard_cases(torch.tensor([[0.9, 0.1], [0.55, 0.45], [0.7, 0.3]]), budget=2)
+    tensor([1, 2])
+    """
     if not 0 < budget <= len(probabilities):
         raise ValueError(f"budget: expected 1 to {len(probabilities)} pictures, got {budget}")
     return torch.argsort(hardness(probabilities, by), descending=True, stable=True)[:budget]
@@ -47,7 +51,11 @@ def hard_cases(
 def near_failures(
     features: Float[Tensor, "n features"], failures: Float[Tensor, "known features"], budget: int
 ) -> Int[Tensor, " budget"]:
-    """The indices of the `budget` pictures nearest to a known failure, nearest first."""
+    """The indices of the `budget` pictures nearest to a known failure, nearest first.
+
+    >>> near_failures(torch.tensor([[0.0], [5.0], [9.0]]), failures=torch.tensor([[6.0]]), budget=2)
+    tensor([1, 2])
+    """
     if not 0 < budget <= len(features):
         raise ValueError(f"budget: expected 1 to {len(features)} pictures, got {budget}")
     if len(failures) == 0:

@@ -85,7 +85,11 @@ def optimizer_for(phase: Phase, training: Training) -> torch.optim.Optimizer:
 
 
 def lr_factor(step: int, training: Training, steps: int) -> float:
-    """Linear warm-up, min(1, (t + 1) / T_w), then constant or (1 + cos(pi t / T)) / 2."""
+    """Linear warm-up, min(1, (t + 1) / T_w), then constant or (1 + cos(pi t / T)) / 2.
+
+    >>> [lr_factor(step, Training(warmup=2, schedule="cosine"), 6) for step in (0, 1, 2, 4)]
+    [0.5, 1.0, 1.0, 0.5]
+    """
     if step < training.warmup:
         return (step + 1) / training.warmup
     if training.schedule == "constant":

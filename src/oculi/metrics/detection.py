@@ -325,7 +325,11 @@ def interpolated(
 
 
 def eleven_point(recall: Float[Tensor, " n"], precision: Float[Tensor, " n"]) -> float:
-    """VOC's average precision of one class: interpolated precision averaged over the recalls 0, 0.1, ..., 1."""
+    """VOC's average precision of one class: interpolated precision averaged over the recalls 0, 0.1, ..., 1.
+
+    >>> round(eleven_point(torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.5])), 4)
+    0.7727
+    """
     return float(interpolated(recall.double(), precision.double(), torch.arange(11).double() / 10).mean())
 
 

@@ -18,7 +18,11 @@ BACKGROUND, BETWEEN = -1, -2
 
 
 def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[Tensor, "anchors 4"]:
-    """Boxes round the origin, ratio by ratio, rounded to whole pixels as the references do."""
+    """Boxes round the origin, ratio by ratio, rounded to whole pixels as the references do.
+
+    >>> cell_anchors([16], [1.0])
+    tensor([[-8., -8.,  8.,  8.]])
+    """
     if not (sizes and ratios and min(*sizes, *ratios) > 0):
         raise ValueError(f"sizes, ratios: expected positive numbers, got {sizes} and {ratios}")
     size, root = torch.tensor(sizes, dtype=torch.float32), torch.tensor(ratios, dtype=torch.float32).sqrt()
@@ -27,7 +31,12 @@ def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[Tenso
 
 
 def grid_anchors(cells: Float[Tensor, "anchors 4"], height: int, width: int, stride: int) -> Float[Tensor, "n 4"]:
-    """`cells` shifted to every cell of a `height x width` map, row by row, n = height * width * anchors."""
+    """`cells` shifted to every cell of a `height x width` map, row by row, n = height * width * anchors.
+
+    >>> grid_anchors(torch.tensor([[-8.0, -8, 8, 8]]), 1, 2, stride=16)
+    tensor([[-8., -8.,  8.,  8.],
+            [ 8., -8., 24.,  8.]])
+    """
     y, x = torch.meshgrid(
         torch.arange(height, device=cells.device) * stride,
         torch.arange(width, device=cells.device) * stride,

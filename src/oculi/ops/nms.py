@@ -66,7 +66,11 @@ def _fixed_point(rivals: Float[Tensor, "*b n n"]) -> Bool[Tensor, "*b n"]:
 
 
 def nms(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], threshold: float) -> Int[Tensor, " kept"]:
-    """Indices of the boxes kept, best first."""
+    """Indices of the boxes kept, best first.
+
+    >>> nms(torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [8, 8, 9, 9]]), torch.tensor([0.6, 0.9, 0.3]), 0.5)
+    tensor([1, 2])
+    """
     return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), threshold)
 
 
