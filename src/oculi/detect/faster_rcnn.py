@@ -154,8 +154,8 @@ class FasterRCNN(System):
 
     def anchors(self, maps: list[Tensor]) -> list[Float[Tensor, "n 4"]]:
         """The anchors of each level, in the order of the RPN's outputs."""
-        shapes = zip(self.cells, maps, self.strides, strict=True)
-        return [grid_anchors(cells.to(x), x.shape[-2], x.shape[-1], stride) for cells, x, stride in shapes]
+        levels = zip(self.cells, maps, self.strides, strict=True)
+        return [grid_anchors(cells.to(x), x.shape[-2], x.shape[-1], stride) for cells, x, stride in levels]
 
     @torch.no_grad()
     def propose(

@@ -1,6 +1,7 @@
 """Faster R-CNN with the same weights in torchvision's: pyramid, RPN, losses, gradients, answers; and its parts by hand."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -263,6 +264,16 @@ def test_pictures_without_objects_teach_background():
     assert float(losses["classes"].detach()) > 0
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in system.parameters())
+
+
+def test_crowd_regions_are_not_trained_on(monkeypatch):
+    system, batch = ours().eval(), objects(3)
+    crowd = [torch.arange(len(k)) == 0 for k in batch.labels]
+    without = replace(batch, boxes=[b[1:] for b in batch.boxes], labels=[k[1:] for k in batch.labels])
+    take_the_first(monkeypatch)
+    marked, dropped = system.loss(replace(batch, crowd=crowd)), system.loss(without)
+    for name in dropped:
+        torch.testing.assert_close(marked[name], dropped[name])
 
 
 def test_answers_are_boxes_inside_the_picture_best_first():
