@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Recipe:
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
         """A copy with `section.key` set for each override, checked against what the section may hold."""
-        sections: dict[str, dict[str, Any]] = {}
+        sections: dict[str, Any] = {}
         for dotted, value in overrides.items():
             section, _, key = dotted.partition(".")
             if section not in ("arguments", "data", "training", "experiment") or not key:
@@ -76,7 +77,11 @@ class Recipe:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint: `; did you mean X?` or the choices."""
+    """A hint: `; did you mean X?` or the choices.
+
+    >>> nearest("resnt", ["resnet", "vit"])
+    '; did you mean resnet?'
+    """
     choices = sorted(known)
     close = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(choices)}"
@@ -94,6 +99,16 @@ def families() -> dict[str, list[str]]:
     for name, path in names().items():
         grouped.setdefault(path.parent.name, []).append(name)
     return grouped
+
+
+def headlines() -> list[dict[str, str]]:
+    """Id, family, title and summary of every system, from the lines above `paper:` alone, so that listing stays quick."""
+    found = []
+    for name, path in names().items():
+        with path.open(encoding="utf-8") as lines:
+            head = yaml.load("".join(takewhile(lambda line: not line.startswith("paper:"), lines)), Loader=_Loader)
+        found.append({"id": name, "family": path.parent.name, "title": head["title"], "summary": head["summary"]})
+    return found
 
 
 def recipe(name: str) -> Recipe:

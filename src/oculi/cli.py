@@ -18,6 +18,16 @@ from oculi import __version__, catalogue
 from oculi.catalogue import BadRecipe, Recipe
 
 Overrides = dict[str, Any]
+_EXTRAS = {  # the modules that each extra of pyproject.toml brings
+    "train": ("pytorch_lightning", "torchmetrics", "tensorboardX"),
+    "science": ("scipy", "skimage", "sklearn"),
+    "serve": ("fastapi", "uvicorn", "multipart", "prometheus_client"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "track": ("mlflow", "sqlalchemy", "alembic"),
+    "hub": ("huggingface_hub",),
+    "rl": ("gymnasium",),
+    "plot": ("matplotlib",),
+}
 _SECTIONS = ("--arguments.", "--data.", "--training.", "--experiment.")
 
 
@@ -28,13 +38,13 @@ def list_systems(family: str | None = None, json: bool = False) -> Any:
         family: only this family
         json: print JSON
     """
-    found = [r for r in catalogue.recipes() if family in (None, r.family)]
+    found = [r for r in catalogue.headlines() if family in (None, r["family"])]
     if not found:
         raise BadRecipe(f"{family}: no such family{catalogue.nearest(str(family), catalogue.families())}")
     if json:
-        return [{"id": r.id, "family": r.family, "title": r.title, "summary": r.summary} for r in found]
-    width = max(len(r.id) for r in found)
-    return "\n".join(f"{r.family:12} {r.id:{width}}  {r.summary}" for r in found)
+        return found
+    width = max(len(r["id"]) for r in found)
+    return "\n".join(f"{r['family']:12} {r['id']:{width}}  {r['summary']}" for r in found)
 
 
 def show(system: str, json: bool = False) -> Any:
@@ -132,7 +142,7 @@ def predict(folder: str, pictures: list[str], out: str | None = None, json: bool
     """
     from oculi.system import predict as answer
 
-    system = _load(folder)
+    system = _able(folder, "predict")
     answers = answer(system, list(pictures))
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -221,7 +231,7 @@ def explain(folder: str, picture: str, out: str = "explained.png", json: bool = 
     """
     from oculi.explain.grad_cam import GradCAM, overlay
 
-    system = _load(folder)
+    system = _able(folder, "explain")
     image = system.contract.batch([picture])
     overlay(image[0], GradCAM()(system, image)[0]).save(out)
     return {"written": out}
@@ -244,10 +254,10 @@ def attack(folder: str, method: str = "fgsm", eps: float = 8 / 255, json: bool =
     from oculi.robust.fgsm import FGSM
     from oculi.robust.pgd import PGD
 
-    methods = {"fgsm": FGSM(eps), "pgd": PGD(eps, step=eps / 4)}
+    methods: dict[str, Any] = {"fgsm": FGSM(eps), "pgd": PGD(eps, step=eps / 4)}
     if method not in methods:
         raise BadRecipe(f"method: no attack called {method}{catalogue.nearest(method, methods)}")
-    system, recipe = _load(folder), _recipe_of(folder)
+    system, recipe = _able(folder, "attack"), _recipe_of(folder)
     splits = open_splits(recipe, system)
     changed = []
     for batch in batches(splits.test, 128):
@@ -273,7 +283,7 @@ def compress(folder: str, out: str, bits: int = 8, json: bool = False) -> Any:
     from oculi.learn.training import open_splits
     from oculi.types import take
 
-    system, recipe = _load(folder), _recipe_of(folder)
+    system, recipe = _able(folder, "compress"), _recipe_of(folder)
     splits = open_splits(recipe, system)
     small = PostTrainingQuantization(bits)(system, take(batches(splits.train, 64), 4))
     save_quantized(small, out)
@@ -292,7 +302,7 @@ def export(folder: str, out: str = "model.onnx", json: bool = False) -> Any:
     """
     from oculi.serve.onnx_export import export as export_onnx
 
-    return vars(export_onnx(_load(folder), out))
+    return vars(export_onnx(_able(folder, "export"), out))
 
 
 def demo(folder: str = "runs/demo", steps: int = 500) -> Any:
@@ -349,6 +359,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FellShort as error:
         print(f"oculi: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        extra = next((e for e, modules in _EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
+        if debug or extra is None:
+            raise
+        print(f"oculi: {error.name} is not installed: pip install 'oculi[{extra}]' (or oculi[all])", file=sys.stderr)
+        return 2
     except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
         if debug:
             raise
@@ -437,6 +453,15 @@ def _load(folder: str) -> Any:
     from oculi.system import load
 
     return load(folder)
+
+
+def _able(folder: str, verb: str) -> Any:
+    """The folder's system, unless it cannot do that; a folder without a recipe is not asked."""
+    from oculi.learn.verbs import require
+
+    if (Path(folder) / "recipe.yaml").is_file():
+        require(_recipe_of(folder), verb)
+    return _load(folder)
 
 
 def _recipe_of(folder: str) -> Recipe:

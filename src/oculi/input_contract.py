@@ -102,6 +102,9 @@ class InputContract:
 
     def _fit(self, pixels: UInt8[Tensor, "channels h w"]) -> UInt8[Tensor, "channels height width"]:
         inner = self._inner_size(pixels.shape[1], pixels.shape[2])
+        if inner[0] * inner[1] > MAX_PIXELS:
+            size, wanted = f"{pixels.shape[2]}x{pixels.shape[1]}", f"{self.width}x{self.height}"
+            raise BadImage(f"picture: {size} is too long and thin to be cut to {wanted}")
         if tuple(pixels.shape[1:]) != inner:
             pixels = F.interpolate(pixels[None], size=inner, mode="bilinear", antialias=True)[0]
         if self.resize == "letterbox":
@@ -147,13 +150,17 @@ def _decode(stream, name: str) -> UInt8[Tensor, "channels height width"]:
 
 
 def _from_pil(image: Image.Image, name: str) -> UInt8[Tensor, "channels height width"]:
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"{name}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
+    _check_size(name, image.height, image.width)
     if image.mode in ("I;16", "I", "F"):
         raise BadImage(f"{name}: mode {image.mode} has more than 8 bits a channel; convert it to 8 bits first")
     mode = "L" if image.mode in ("L", "1") else "RGB"
     array = np.array(image if image.mode == mode else image.convert(mode))
     return torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def _check_size(name: str, height: int, width: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{name}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
 
 
 def _from_array(array: np.ndarray) -> UInt8[Tensor, "channels height width"]:
@@ -163,12 +170,14 @@ def _from_array(array: np.ndarray) -> UInt8[Tensor, "channels height width"]:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
         raise BadImage(f"array: expected height x width x 1 or 3, got shape {array.shape}")
+    _check_size("array", *array.shape[:2])
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def _from_tensor(tensor: Tensor) -> UInt8[Tensor, "channels height width"]:
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or 0 in tensor.shape:
         raise BadImage(f"tensor: expected 1 or 3 x height x width, got shape {tuple(tensor.shape)}")
+    _check_size("tensor", *tensor.shape[1:])
     if tensor.dtype == torch.uint8:
         return tensor
     if not tensor.is_floating_point():

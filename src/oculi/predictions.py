@@ -90,18 +90,24 @@ class Detections(Prediction):
     names: list[str] | None = None
 
     def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
-        """Boxes of at least `threshold` with class and score."""
-        picture, scale = _enlarge(image)
+        """Boxes, and masks where there are any, of at least `threshold` with class and score, the best on top."""
+        shown = [i for i in self.scores.argsort().tolist() if float(self.scores[i]) >= threshold]
+        labels = self.labels.tolist()
+        tinted = image.detach().cpu().expand(3, -1, -1)
+        for i in shown if self.masks is not None else []:
+            colour = tinted.new_tensor(PALETTE[labels[i] % len(PALETTE)])[:, None, None] / 255
+            tinted = torch.where(self.masks[i].cpu(), 0.5 * tinted + 0.5 * colour, tinted)  # type: ignore[index]
+        picture, scale = _enlarge(tinted)
         draw = ImageDraw.Draw(picture)
-        for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
-            if score >= threshold:
-                colour = PALETTE[label % len(PALETTE)]
-                corners = [v * scale for v in box]
-                draw.rectangle(corners, outline=colour, width=3)
-                where = (corners[0] + 3, max(0, corners[1] - 14))
-                text = f"{_name(self.names, label)} {score:.2f}"
-                draw.rectangle(draw.textbbox(where, text), fill=(0, 0, 0))
-                draw.text(where, text, fill=(255, 255, 255))
+        for i in shown:
+            left, top, right, bottom = (v * scale for v in self.boxes[i].tolist())
+            draw.rectangle(
+                [left, top, max(left, right), max(top, bottom)], outline=PALETTE[labels[i] % len(PALETTE)], width=3
+            )
+            where = (left + 3, max(0, top - 14))
+            text = f"{_name(self.names, labels[i])} {float(self.scores[i]):.2f}"
+            draw.rectangle(draw.textbbox(where, text), fill=(0, 0, 0))
+            draw.text(where, text, fill=(255, 255, 255))
         return picture
 
 

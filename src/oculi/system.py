@@ -20,7 +20,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from oculi.geometry.camera import Camera
-from oculi.input_contract import InputContract, Picture
+from oculi.input_contract import BadImage, InputContract, Picture
 from oculi.predictions import Images, Prediction
 from oculi.types import Batch, Losses, images_only
 
@@ -53,6 +53,8 @@ class System(nn.Module):
 
     answer: ClassVar[type[Prediction]]
     config: dict[str, Any]
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __new__(cls, *args: Any, **kwargs: Any) -> System:
         self = super().__new__(cls)
@@ -75,7 +77,7 @@ class System(nn.Module):
         """Named scalar tensors whose sum is minimised."""
         raise NotImplementedError(f"{type(self).__name__} does not learn by gradient")
 
-    def predict(self, batch: Batch) -> list[Prediction]:
+    def predict(self, batch: Batch) -> Sequence[Prediction]:
         """One answer per image. Called in eval mode without gradient by `oculi.predict`."""
         raise NotImplementedError(f"{type(self).__name__} does not answer about images")
 
@@ -141,8 +143,10 @@ def predict(system: System, pictures: Picture | list[Picture] | Batch) -> list[P
     """Answers for pictures (paths, bytes, PIL images, arrays, tensors) or for a ready batch, one per image."""
     if not isinstance(pictures, Batch):
         pictures = images_only(system.contract.batch(pictures if isinstance(pictures, list) else [pictures]))
+    elif pictures.image is not None and not bool(torch.isfinite(pictures.image).all()):
+        raise BadImage("batch.image: it holds NaN or infinity")
     with evaluating(system):
-        return system.predict(pictures.to(system.device))
+        return list(system.predict(pictures.to(system.device)))
 
 
 # saving and loading --------------------------------------------------------------------------------------------------
@@ -166,7 +170,10 @@ def save(system: System, folder: str | Path) -> Path:
     }
     tensors = {name: value.detach().contiguous() for name, value in system.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{folder}: the weights cannot be written ({error})") from None
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return folder
@@ -207,6 +214,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say for what
     finally:
         temporary.unlink(missing_ok=True)
 

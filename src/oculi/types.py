@@ -31,6 +31,7 @@ class Sample:
     boxes: Float[Tensor, "objects 4"] | None = None
     labels: Int[Tensor, " objects"] | None = None
     masks: Bool[Tensor, "objects height width"] | None = None
+    crowd: Bool[Tensor, " objects"] | None = None
     semantic: Int[Tensor, "height width"] | None = None
     panoptic: Int[Tensor, "height width"] | None = None
     keypoints: Float[Tensor, "objects points 3"] | None = None
@@ -59,6 +60,7 @@ class Batch:
     boxes: list[Tensor] | None = None
     labels: list[Tensor] | None = None
     masks: list[Tensor] | None = None
+    crowd: list[Tensor] | None = None  # which boxes stand for several objects: scored leniently, not trained on
     semantic: Int[Tensor, "batch height width"] | None = None
     panoptic: Int[Tensor, "batch height width"] | None = None
     keypoints: list[Tensor] | None = None
@@ -86,6 +88,13 @@ class Batch:
         if self.transitions is not None:
             return len(next(iter(self.transitions.values())))
         raise ValueError("Batch: it holds neither image, label, camera, id nor transitions, so it has no length")
+
+    @property
+    def pictures(self) -> Float[Tensor, "batch channels height width"]:
+        """The images. Raises ValueError where the batch has none."""
+        if self.image is None:
+            raise ValueError("batch.image: expected pictures, got None")
+        return self.image
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -120,6 +129,7 @@ _RAGGED = {
     "boxes",
     "labels",
     "masks",
+    "crowd",
     "keypoints",
     "points",
     "boxes3d",
@@ -163,7 +173,7 @@ def images_only(images: Float[Tensor, "batch channels height width"]) -> Batch:
 
 def take(iterable: Iterable[Batch], count: int) -> list[Batch]:
     """The first `count` batches."""
-    taken = []
+    taken: list[Batch] = []
     for batch in iterable:
         if len(taken) == count:
             break

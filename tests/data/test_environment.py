@@ -37,3 +37,16 @@ def test_bad_input_is_named():
         load(id="NoSuch-v0")
     with pytest.raises(ValueError, match="id: expected discrete actions"):
         load(id="Pendulum-v1")
+
+
+def test_a_restored_environment_goes_on_as_the_original():
+    one, other = load(count=3, seed=2).environment, load(count=3, seed=9).environment
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):  # some episodes end on the way
+        one.step(torch.randint(0, 2, (3,), generator=generator))
+    other.load_state_dict(one.state_dict())
+    for _ in range(40):
+        action = torch.randint(0, 2, (3,), generator=generator)
+        a, b = one.step(action), other.step(action)
+        assert torch.equal(a.reached, b.reached)
+        assert torch.equal(one.observation, other.observation)

@@ -103,3 +103,22 @@ def test_logs_are_written(tmp_path):
     fit(system, Training(**OPTIONS), splits, tmp_path, progress=False)
     assert "train/loss" in (tmp_path / "metrics.csv").read_text()
     assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_a_checkpoint_holds_everything(tmp_path):
+    """Weights, moving average, both moments of Adam, schedule, step and random state: what the next step depends on."""
+    system, splits = make()
+    options = Training(steps=4, batch_size=16, optimizer="adam", schedule="cosine", ema=0.9, augment={"noise": 0.1})
+    learner = fit(system, options, splits, tmp_path, progress=False, checkpoint_every=4)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert kept["oculi"]["steps_done"] == 4
+    assert kept["oculi"]["torch"].dtype == torch.uint8
+    weights = {key.removeprefix("system."): v for key, v in kept["state_dict"].items() if key.startswith("system.")}
+    assert weights.keys() == system.state_dict().keys()
+    for key, value in learner.average.module.state_dict().items():
+        assert torch.equal(kept["state_dict"][f"average.module.{key}"], value)
+        assert torch.equal(system.state_dict()[key], value)  # the average is what is kept of the run
+    (optimizer,) = kept["optimizer_states"]
+    assert len(optimizer["state"]) == len(list(system.parameters()))
+    assert all({"exp_avg", "exp_avg_sq", "step"} <= state.keys() for state in optimizer["state"].values())
+    assert kept["lr_schedulers"][0]["last_epoch"] == 4

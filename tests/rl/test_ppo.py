@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import Callback
 
 from oculi.data.sources import open_data
 from oculi.learn.learner import Training, fit, seed_everything
@@ -62,8 +63,7 @@ def test_answers_are_distributions_and_training_runs():
     seed_everything(0)
     splits = open_data("environment", count=2)
     system = PPO(**TINY)
-    with pytest.warns(UserWarning, match="IterableDataset"):
-        learner = fit(system, Training(steps=6, clip=0.5), splits, progress=False)
+    learner = fit(system, Training(steps=6, clip=0.5), splits, progress=False)
     assert learner.steps_done == 6
     answers = predict(system, Batch(transitions={"observation": torch.zeros(3, 4)}))
     assert len(answers) == 3
@@ -84,3 +84,36 @@ def test_bad_input_is_named():
         PPO(epochs=0)
     with pytest.raises(ValueError, match="clip: expected"):
         PPO(clip=0)
+
+
+class Killed(Exception):
+    """The machine goes down."""
+
+
+class KillAt(Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, learner, *_):
+        if learner.steps_done == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize("step", [8, 10], ids=["between iterations", "within one"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, step):
+    """Four batches an iteration; the episodes, what waits to be learned from and the random numbers go on."""
+
+    def run(folder, resume=False, callbacks=()):
+        seed_everything(0)
+        system = PPO(**TINY)
+        splits = open_data("environment", id="CartPole-v1", count=3, seed=0)
+        options = Training(steps=20, optimizer="adam", lr=0.01, clip=0.5)
+        fit(system, options, splits, folder, resume=resume, progress=False, checkpoint_every=2, callbacks=[*callbacks])
+        return system, splits.environment
+
+    straight, there = run(tmp_path / "straight")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", callbacks=[KillAt(step + 1)])
+    resumed, here = run(tmp_path / "killed", resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+    assert torch.equal(there.observation, here.observation)

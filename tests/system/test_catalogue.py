@@ -102,3 +102,8 @@ def test_missed_scores_are_sentences():
         missed({"accuracy": 0.7}, {"acuracy": ">= 0.8"})
     with pytest.raises(BadRecipe, match="comparison"):
         missed({"accuracy": 0.7}, {"accuracy": "high"})
+
+
+def test_headlines_are_what_the_recipes_say():
+    read = [{"id": r.id, "family": r.family, "title": r.title, "summary": r.summary} for r in catalogue.recipes()]
+    assert catalogue.headlines() == read

@@ -54,7 +54,8 @@ class ResidualBlock(nn.Module):
         self.convs = nn.ModuleList(conv_norm(*size) for size in sizes)
         self.skip = conv_norm(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else nn.Identity()
         if zero_init:
-            nn.init.zeros_(self.convs[-1][1].weight)
+            last = self.convs[-1].get_parameter("1.weight")
+            nn.init.zeros_(last)
 
     def forward(self, x: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
         residual = x

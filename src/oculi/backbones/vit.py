@@ -67,16 +67,17 @@ class ViT(System):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, hidden, dropout=dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+        self.head: nn.Module = nn.Identity()
         nn.init.normal_(self.positions, std=0.02)
         nn.init.trunc_normal_(self.patches.weight, std=(in_channels * patch**2) ** -0.5)
         if num_classes:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            self.head = head = nn.Linear(width, num_classes)
+            nn.init.trunc_normal_(head.weight, std=0.02)
 
     def tokens(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b tokens width"]:
         """The encoder's output after the last norm, [CLS] first, then the patches row by row."""
         patches = self.patches(self.normalize(image)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(image), -1, -1), patches], 1)
+        x = torch.cat([self.cls.expand(image.shape[0], -1, -1), patches], 1)
         if x.shape[1] != self.positions.shape[1]:
             raise ValueError(f"image: expected {self.positions.shape[1] - 1} patches, got {x.shape[1] - 1}")
         x = self.dropout(x + self.positions)

@@ -166,6 +166,7 @@ def _scored(system: LucasKanade, batch: Batch, inside: Tensor) -> tuple[float, f
     """Mean endpoint error on valid pixels that stay in view, and the share of those that are valid."""
     with torch.no_grad():
         answers = system.eval().predict(batch)
+    assert batch.flow is not None
     error = torch.linalg.norm(torch.stack([a.flow for a in answers]) - batch.flow, dim=1)
     valid = torch.stack([a.valid for a in answers]) & inside
     return float(error[valid].mean()), float(valid.sum() / inside.sum())

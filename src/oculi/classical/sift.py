@@ -90,9 +90,9 @@ class SIFT(System):
         self.max_keypoints, self.upsample = max_keypoints, upsample
 
     def predict(self, batch: Batch) -> list[Keypoints]:
-        if batch.image.shape[1] != 1:
-            raise ValueError(f"image: expected 1 channel (grey), got {batch.image.shape[1]}")
-        return [self.detect(image) for image in batch.image]
+        if batch.pictures.shape[1] != 1:
+            raise ValueError(f"image: expected 1 channel (grey), got {batch.pictures.shape[1]}")
+        return [self.detect(image) for image in batch.pictures]
 
     def detect(self, image: Float[Tensor, "1 h w"]) -> Keypoints:
         """Keypoints of one grey picture in [0, 1], strongest first."""
@@ -174,7 +174,9 @@ class SIFT(System):
         weights = torch.hypot(dx, dy) * torch.exp(-4.5 * disc.square().sum(-1))
         bins = (torch.atan2(dy, dx) * (ANGLE_BINS / (2 * math.pi))).round().long() % ANGLE_BINS
         histogram = weights.new_zeros(len(keypoints), ANGLE_BINS).scatter_add_(1, bins, weights)
-        smooth = sum(c * histogram.roll(k, 1) for k, c in zip(range(-2, 3), (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)))
+        smooth = torch.zeros_like(histogram)
+        for k, share in zip(range(-2, 3), (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)):
+            smooth += share * histogram.roll(k, 1)
         left, right = smooth.roll(1, 1), smooth.roll(-1, 1)
         strong = (smooth > left) & (smooth > right) & (smooth >= 0.8 * smooth.amax(1, keepdim=True))
         which, peak = strong.nonzero(as_tuple=True)

@@ -42,7 +42,7 @@ class Augment:
                 raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
         if self._moves():
             batch = warp(batch, self._matrices(len(batch), *batch.image.shape[-2:]).to(batch.image))
-        return replace(batch, image=self._colour(batch.image))
+        return replace(batch, image=self._colour(batch.pictures))
 
     def _moves(self) -> bool:
         return any((self.flip, self.shift, self.rotate, self.scale))
@@ -135,7 +135,7 @@ def _move(points: Float[Tensor, "*n 2"], matrix: Float[Tensor, "3 3"]) -> Float[
 def _warp_boxes(batch: Batch, matrices: Tensor, height: int, width: int) -> dict[str, list[Tensor]]:
     """Moved boxes; what has left the picture (less than one pixel wide or high) goes, with all that belongs to it."""
     moved: dict[str, list[Tensor]] = {"boxes": []}
-    companions = [name for name in ("labels", "masks", "keypoints") if getattr(batch, name) is not None]
+    companions = [name for name in ("labels", "masks", "crowd", "keypoints") if getattr(batch, name) is not None]
     for name in companions:
         moved[name] = []
     for index, (boxes, matrix) in enumerate(zip(batch.boxes or [], matrices, strict=True)):

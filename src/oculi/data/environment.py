@@ -5,10 +5,14 @@ to the agent it is a black box that answers an action with the next observation 
 
 An episode that ends is reset within the same step: `Step.reached` is the state that the action led to, `observation` of
 the environments is where the next action starts.
+
+What an environment keeps inside is its own affair; what it did is fixed by the seed and the actions since. These are its
+state here (four bytes an action), and to restore it is to act again, which any deterministic environment allows.
 """
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +63,22 @@ class Environments:
     def reset(self, seed: int) -> Float[Tensor, "count observations"]:
         """Start all episodes anew; the same seed gives the same episodes for the same actions."""
         self.observation = self._tensor(self.vector.reset(seed=seed)[0])
+        self.seed, self.taken = seed, array("i")
         return self.observation
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed and the actions since."""
+        return {"seed": self.seed, "taken": torch.tensor(self.taken, dtype=torch.int32)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be where the environments of `state` were, by acting as they did."""
+        self.reset(state["seed"])
+        for action in state["taken"].long().reshape(-1, self.count):
+            self.step(action)
 
     def step(self, action: Int[Tensor, " count"]) -> Step:
         """Act in each environment; those whose episode ends begin another."""
+        self.taken.extend(action.tolist())
         after, reward, terminated, truncated, info = self.vector.step(action.cpu().numpy())
         self.observation = self._tensor(after)
         ended = terminated | truncated

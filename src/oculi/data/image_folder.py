@@ -48,7 +48,8 @@ def load(path: str, validation: float = 0.1, test: float = 0.2, seed: int = 0) -
     parts = shuffled[second:], shuffled[first:second], shuffled[:first]
     if any(not part for part in parts):
         raise BadData(f"{root}: {len(files)} pictures are too few for shares {test} to test, {validation} to validate")
-    return Splits(*(ImageFolder(part) for part in parts), class_names=names)
+    train_part, validation_part, test_part = map(ImageFolder, parts)
+    return Splits(train_part, validation_part, test_part, names)
 
 
 def class_names(root: Path) -> list[str]:

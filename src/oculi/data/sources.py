@@ -41,4 +41,7 @@ def open_data(name: str, **options: Any) -> Splits:
     for option in options:
         if option not in known:
             raise BadData(f"data: {name} has no option {option}{nearest(option, known)}")
+    for option, described in known.items():
+        if described.default is described.empty and option not in options:
+            raise BadData(f"data: {name} needs {option}")
     return load(**options)

@@ -25,6 +25,7 @@ class DDIM(System):
     """Deterministic sampling in `sample_steps` of the `steps` steps; weights as DDPM's."""
 
     answer = Images
+    alpha_bars: Tensor
 
     def __init__(
         self, image_size: int = 8, in_channels: int = 1, width: int = 32, steps: int = 200, sample_steps: int = 20
@@ -40,7 +41,7 @@ class DDIM(System):
         self.register_buffer("alpha_bars", signal_levels(betas))
 
     def loss(self, batch: Batch) -> Losses:
-        x = batch.image * 2 - 1
+        x = batch.pictures * 2 - 1
         t = torch.randint(self.steps, (len(x),), device=x.device)
         noise = torch.randn_like(x)
         return {"noise": F.mse_loss(self.network(add_noise(x, noise, t, self.alpha_bars), t), noise)}

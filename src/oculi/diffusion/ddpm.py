@@ -23,6 +23,7 @@ class DDPM(System):
     """Ancestral sampling through all `steps`."""
 
     answer = Images
+    alpha_bars: Tensor
 
     def __init__(self, image_size: int = 8, in_channels: int = 1, width: int = 32, steps: int = 200):
         super().__init__(InputContract(image_size, image_size, in_channels))
@@ -33,7 +34,7 @@ class DDPM(System):
         self.register_buffer("alpha_bars", signal_levels(betas))
 
     def loss(self, batch: Batch) -> Losses:
-        x = batch.image * 2 - 1
+        x = batch.pictures * 2 - 1
         t = torch.randint(self.steps, (len(x),), device=x.device)
         noise = torch.randn_like(x)
         return {"noise": F.mse_loss(self.network(add_noise(x, noise, t, self.alpha_bars), t), noise)}

@@ -93,6 +93,9 @@ def _record(system: System, image: Tensor, layer: str) -> tuple[Tensor, list[Ten
     handles = [modules[name].register_forward_hook(keep) for name in ([layer] if layer else modules)]
     try:
         scores = system(image)
+    except (NotImplementedError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"system: {type(system).__name__}'s forward does not take pictures alone ({reason})") from None
     finally:
         for handle in handles:
             handle.remove()

@@ -59,6 +59,8 @@ class PrototypicalNetworks(System):
     """
 
     answer = Classes
+    prototypes: Tensor
+    known: Tensor
 
     def __init__(
         self,
@@ -86,13 +88,16 @@ class PrototypicalNetworks(System):
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """Logits; -inf for classes without a prototype, unless no class has one."""
         logits = prototype_logits(self.embed(image), self.prototypes)
-        return logits.masked_fill(~self.known, -math.inf) if bool(self.known.any()) else logits
+        return logits.masked_fill(~self.known & self.known.any(), -math.inf)
 
     def loss(self, batch: Batch) -> Losses:
         if batch.image is None or batch.label is None:
             raise ValueError("batch: expected images and labels to make an episode of")
         if batch.support is not None:
-            image, label = torch.cat([batch.support.image, batch.image]), torch.cat([batch.support.label, batch.label])
+            shown = batch.support
+            if shown.label is None:
+                raise ValueError("batch.support.label: expected the labels of the examples, got None")
+            image, label = torch.cat([shown.pictures, batch.image]), torch.cat([shown.label, batch.label])
             is_support = torch.arange(len(label), device=label.device) < len(batch.support)
         else:
             image, label = batch.image, batch.label
@@ -113,7 +118,7 @@ class PrototypicalNetworks(System):
             for batch in batches:
                 if batch.label is None:
                     raise ValueError("batch.label: prototypes are means of labelled pictures, got None")
-                vectors.append(self.embed(batch.image.to(self.device)))
+                vectors.append(self.embed(batch.pictures.to(self.device)))
                 labels.append(batch.label.to(self.device))
             if not labels:
                 raise ValueError("batches: expected at least one")

@@ -1,4 +1,4 @@
-r"""`oculi demo`: real digits through the whole life of a vision system, from training to the next training.
+r"""`oculi demo`: the life of two vision systems, a classifier of real digits and a detector in the World.
 
 Each step is one function that takes what the ones before it made and gives a Section of the report.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,32 +22,44 @@ from oculi.data.digits import load as load_digits
 from oculi.explain.grad_cam import GradCAM, overlay
 from oculi.flywheel.charts import bars, lines
 from oculi.flywheel.mining import hard_cases
-from oculi.flywheel.report import Section, as_text, framed, side_by_side, write_page
+from oculi.flywheel.report import Section, as_text, framed, overview, side_by_side, write_page
 from oculi.learn.evaluation import evaluate
+from oculi.learn.protocols import detection
 from oculi.learn.protocols.classification import answers
 from oculi.learn.slices import slice_scores
 from oculi.learn.training import Run, train
+from oculi.monitor.answers import describe
+from oculi.monitor.data_drift import DataDrift
+from oculi.monitor.stream import watch
 from oculi.predictions import to_pil
 from oculi.robust.fgsm import FGSM
+from oculi.serve.load_test import load_test
 from oculi.serve.onnx_export import OnnxModel, export
-from oculi.system import System, predict
+from oculi.system import System, predict, replacing
 from oculi.types import Batch, Sample
 
 
 @dataclass
 class Demo:
-    """What the steps share: the folder, the classifier's run, how long to train, and whether to show progress."""
+    """What the steps share: the folder, how long to train, whether to show progress, and the runs."""
 
     folder: Path
     steps: int
+    detector_steps: int
     progress: bool
-    run: Run | None = None
+    classifier: Run | None = None
+    detector: Run | None = None
     test: Batch | None = None
 
     @property
     def digits(self) -> Run:
-        assert self.run is not None
-        return self.run
+        assert self.classifier is not None
+        return self.classifier
+
+    @property
+    def scenes(self) -> Run:
+        assert self.detector is not None
+        return self.detector
 
     @property
     def batch(self) -> Batch:
@@ -56,11 +69,14 @@ class Demo:
         return self.test
 
 
-def demo(folder: str = "runs/demo", steps: int = 500, progress: bool = True) -> list[Section]:
-    """Run every step, write `report.html` into `folder` and give the sections."""
-    state = Demo(Path(folder), steps, progress)
+def demo(
+    folder: str = "runs/demo", steps: int = 400, detector_steps: int = 300, progress: bool = True
+) -> list[Section]:
+    """Run every step, write `report.html` and `overview.png` into `folder` and give the sections."""
+    state = Demo(Path(folder), steps, detector_steps, progress)
     state.folder.mkdir(parents=True, exist_ok=True)
-    sections = []
+    sections: list[Section] = []
+    began = time.perf_counter()
     for number, step in enumerate(STEPS, 1):
         started = time.perf_counter()
         if progress:
@@ -68,28 +84,38 @@ def demo(folder: str = "runs/demo", steps: int = 500, progress: bool = True) -> 
         section = step(state)
         section.rows.append(("seconds", f"{time.perf_counter() - started:.1f}"))
         sections.append(section)
-    summary = "Real handwritten digits through the life of a vision system. Every figure comes from this run."
+    summary = (
+        "Handwritten digits and generated scenes through the life of a vision system. "
+        f"Every figure comes from this run, which took {time.perf_counter() - began:.0f} seconds."
+    )
     write_page(state.folder / "report.html", "oculi demo", summary, sections)
+    with replacing(state.folder / "overview.png") as temporary:
+        overview(sections).save(temporary, "PNG")
     if progress:
         print(f"\n{as_text(sections)}\n\nreport: {state.folder / 'report.html'}")
     return sections
 
 
 def learn(state: Demo) -> Section:
-    """Train a classifier on real digits."""
-    overrides = {"training.steps": state.steps, "training.warmup": state.steps // 10}
-    state.run = train("resnet", state.folder / "classifier", overrides, progress=state.progress)
-    splits = state.run.splits
-    rows = [
-        ("training digits", str(len(splits.train))),
-        ("steps", str(state.steps)),
-        ("parameters", f"{sum(p.numel() for p in state.run.system.parameters()):,}"),
-    ]
-    return Section("Learn", "A small ResNet on the 1,797 handwritten digits that scikit-learn ships.", rows)
+    """Train a classifier on real digits and a detector on generated scenes."""
+    chosen = {"training.steps": state.steps, "training.warmup": state.steps // 10}
+    state.classifier = train("resnet", state.folder / "classifier", chosen, progress=state.progress)
+    chosen = {"training.steps": state.detector_steps, "training.warmup": state.detector_steps // 10, **DETECTOR}
+    state.detector = train("faster_rcnn", state.folder / "detector", chosen, progress=state.progress)
+    rows = []
+    for name, run, steps in (("digits", state.digits, state.steps), ("scenes", state.scenes, state.detector_steps)):
+        parameters = sum(p.numel() for p in run.system.parameters())
+        rows.append((f"{name} to train on, steps", f"{len(run.splits.train):,}, {steps}"))
+        rows.append((f"{run.recipe.title}'s parameters", f"{parameters:,}"))
+    text = (
+        "A small ResNet on the digits that scikit-learn ships, a small Faster R-CNN on World scenes of 64 x 64 pixels."
+    )
+    pictures = [to_pil(state.scenes.splits.train[i].image, 3) for i in range(12)]  # type: ignore[arg-type]
+    return Section("Learn", text, rows, [("Scenes", side_by_side(pictures))])
 
 
 def score(state: Demo) -> Section:
-    """Score it, by slices too."""
+    """Score the classifier, by slices too."""
     scores = evaluate(state.digits.system, state.digits.splits)
     probabilities, label = answers(state.digits.system, state.digits.splits.test)
     image = state.batch.image
@@ -108,7 +134,7 @@ def score(state: Demo) -> Section:
     shown = [framed(a.plot(image[i]), bool(right[i])) for a, i in zip(said_of, chosen, strict=True)]
     chart = bars({s.name: 100 * s.score for s in found}, "% right", [s.name for s in found if s.worse])
     return Section(
-        "Score",
+        "Score the classifier",
         "500 digits it has never seen. A slice is starred when it is worse by more than chance explains.",
         rows,
         [
@@ -116,6 +142,28 @@ def score(state: Demo) -> Section:
             ("Share of right answers by slice", chart),
         ],
     )
+
+
+def score_detector(state: Demo) -> Section:
+    """Score the detector, by slices too."""
+    run = state.scenes
+    scores = evaluate(run.system, run.splits)
+    found, truths = detection.answers(run.system, run.splits.test)
+    table = detection.objects(found, truths)
+    names, side = run.splits.class_names or [], table["side"]
+    members = {name: table["label"] == index for index, name in enumerate(names)}
+    members |= {"under 12 pixels": side < 12, "from 16 pixels": side >= 16}
+    slices = slice_scores(table["right"].bool(), members)
+    rows = [
+        ("mean average precision, IoU 0.5 to 0.95", f"{scores['map']:.3f}"),
+        ("mean average precision, IoU 0.5", f"{scores['map50']:.3f}"),
+    ]
+    rows += [(f"slice: {s.name}", f"{s.score:.1%} of {s.count}{', flagged' if s.worse else ''}") for s in slices[:3]]
+    shown = [found[i].plot(run.splits.test[i].image, 0.5) for i in range(6)]
+    chart = bars({s.name: 100 * s.score for s in slices}, "% of objects found", [s.name for s in slices if s.worse])
+    text = "Scenes it has never seen, after a short training (the full recipe's figure is in the README)."
+    pictures = [("What it finds", side_by_side(shown)), ("Share of the objects found, by slice", chart)]
+    return Section("Score the detector", text, rows, pictures)
 
 
 def explain(state: Demo) -> Section:
@@ -158,7 +206,7 @@ def ship(state: Demo) -> Section:
     system, splits = state.digits.system, state.digits.splits
     small = PostTrainingQuantization()(system, list(batches(splits.train, 64))[:4])
     path = state.folder / "digits.onnx"
-    pictures = [(splits.test[i].image[0] * 255).byte().numpy() for i in range(200)]  # type: ignore[index]
+    pictures = [_bytes_of(sample) for sample in _samples(splits.test, 200)]
     report = export(system, path, pictures)
     onnx = OnnxModel(path)
     theirs = [answer.label for answer in onnx.predict(pictures)]  # type: ignore[attr-defined]
@@ -176,12 +224,40 @@ def ship(state: Demo) -> Section:
     return Section("Ship", "The file is only written when it decides as torch does.", rows)
 
 
+def serve(state: Demo) -> Section:
+    """Serve over HTTP and ask a few hundred times."""
+    pictures = [_bytes_of(sample) for sample in _samples(state.digits.splits.test, 100)]
+    found = load_test(state.digits.system, pictures, requests=300, clients=8)
+    said = [answer.label for answer in predict(state.digits.system, pictures)]  # type: ignore[attr-defined]
+    same = sum(answer.get("label") == label for answer, label in zip(found.answers, said, strict=True))
+    rows = [*found.rows(), ("answers equal Python's", f"{same} of {len(said)}")]
+    return Section("Serve", "A server on loopback with a token; requests that meet are answered in one batch.", rows)
+
+
+def monitor(state: Demo) -> Section:
+    """Watch: let a changed stream in."""
+    splits = state.digits.splits
+    held = _samples(splits.validation) + _samples(splits.test)
+    clean = Batch.of(held).pictures
+    changed = clean[500:] * 0.7
+    watched = DataDrift(false_alarm_rate=0.01, window=50, stride=25).fit(clean[:300], **describe(state.digits.system))
+    found = watch(watched, clean[300:500], changed)
+    text = (
+        "Digits the classifier was not trained on are the reference. Clean ones follow, then darker ones. Windows of 50 "
+        "are held against the reference by Kolmogorov-Smirnov; the alarm is set to ring by chance in 1 % of them."
+    )
+    more = [("pictures", f"{len(clean[300:500])} clean, then {len(changed)} darker")]
+    return Section(
+        "Watch", text, more + found.rows(), [("Each dot is a window; orange raised the alarm", found.plot())]
+    )
+
+
 def improve(state: Demo) -> Section:
     """Mine the hard cases of a hard stream, label them, train again."""
     splits = load_digits(labelled=0, seed=1)
-    train_all = list(splits.train)  # type: ignore[call-overload]
+    train_all = _samples(splits.train)
     known, stream = train_all[:150], corrupted(train_all[150:], seed=1)
-    test = corrupted(list(splits.test), seed=2)  # type: ignore[call-overload]
+    test = corrupted(_samples(splits.test), seed=2)
     budget = 100
     first = _short_training(state, replace(splits, train=known, test=test))
     before = evaluate(first.system, first.splits)["accuracy"]
@@ -205,7 +281,11 @@ def improve(state: Demo) -> Section:
     return Section("Learn again", text, rows, [("The changed stream", _sheet(test, 12))])
 
 
-STEPS: list[Callable[[Demo], Section]] = [learn, score, explain, attack, ship, improve]
+STEPS: list[Callable[[Demo], Section]] = [
+    learn, score, score_detector, explain, attack, ship, serve, monitor, improve,
+]  # fmt: skip
+# a short training: fewer scenes, and a higher rate
+DETECTOR = {"data.train": 1000, "data.test": 100, "training.lr": 0.002}
 
 
 def corrupted(samples: list[Sample], seed: int) -> list[Sample]:
@@ -219,7 +299,7 @@ def corrupted(samples: list[Sample], seed: int) -> list[Sample]:
 
 
 def _short_training(state: Demo, splits: object) -> Run:
-    overrides = {"training.steps": state.steps, "training.warmup": 20}
+    overrides = {"training.steps": state.steps // 2, "training.warmup": state.steps // 20}
     return train("resnet", overrides=overrides, progress=False, splits=splits)  # type: ignore[arg-type]
 
 
@@ -229,7 +309,19 @@ def _first(state: Demo, n: int) -> Batch:
 
 def _right(system: System, batch: Batch) -> Tensor:
     said = torch.tensor([answer.label for answer in predict(system, batch)])  # type: ignore[attr-defined]
+    assert batch.label is not None
     return said == batch.label
+
+
+def _samples(dataset: Dataset, n: int | None = None) -> list[Sample]:
+    """The first n samples, or all."""
+    return [dataset[i] for i in range(len(dataset) if n is None else n)]
+
+
+def _bytes_of(sample: Sample) -> np.ndarray:
+    """A grey picture as people hand it in."""
+    assert sample.image is not None
+    return (sample.image[0] * 255).round().byte().numpy()
 
 
 def _sheet(dataset: Dataset, n: int) -> Image.Image:

@@ -8,7 +8,7 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from oculi.predictions import PALETTE
 from oculi.system import replacing
@@ -79,3 +79,22 @@ def side_by_side(pictures: list[Image.Image], columns: int = 6, gap: int = 6) ->
     for index, picture in enumerate(pictures):
         sheet.paste(picture, ((index % columns) * width, (index // columns) * height))
     return sheet
+
+
+def overview(sections: list[Section], columns: int = 3, width: int = 420, height: int = 260) -> Image.Image:
+    """All sections at a glance: one tile each, titled, with its pictures side by side as large as they fit."""
+    shown = [section for section in sections if section.pictures]
+    tiles = [_tile(section, width, height) for section in shown]
+    return side_by_side(tiles, columns, gap=12)
+
+
+def _tile(section: Section, width: int, height: int, bar: int = 34) -> Image.Image:
+    tile = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(tile)
+    draw.text((6, 4), section.title, fill=(0, 0, 0), font=ImageFont.load_default(22))
+    draw.line([(0, bar - 3), (width, bar - 3)], fill=PALETTE[0], width=3)
+    room = (width // len(section.pictures), height - bar - 4)
+    for index, (_, picture) in enumerate(section.pictures):
+        fitted = ImageOps.contain(picture, (room[0] - 8, room[1]), Image.Resampling.LANCZOS)
+        tile.paste(fitted, (index * room[0] + 4, bar + 4))
+    return tile

@@ -55,13 +55,13 @@ class VAE(System):
         return self.decoder(z).unflatten(1, self.shape)
 
     def loss(self, batch: Batch) -> Losses:
-        mean, log_variance = self.encode(batch.image)
+        mean, log_variance = self.encode(batch.pictures)
         z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        error = F.binary_cross_entropy_with_logits(self.decode(z), batch.image, reduction="sum") / len(z)
+        error = F.binary_cross_entropy_with_logits(self.decode(z), batch.pictures, reduction="sum") / len(z)
         return {"reconstruction": error, "kl": self.beta * gaussian_kl(mean, log_variance).mean()}
 
     def predict(self, batch: Batch) -> list[Images]:
-        return [Images(picture[None]) for picture in self.decode(self.encode(batch.image)[0]).sigmoid()]
+        return [Images(picture[None]) for picture in self.decode(self.encode(batch.pictures)[0]).sigmoid()]
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Images:
         with evaluating(self):

@@ -43,12 +43,12 @@ class WGAN(System):
 
     def critic_loss(self, batch: Batch) -> Losses:
         """Minus the estimated distance; the generator gets no gradient."""
-        fake = self._fake(len(batch.image)).detach()
+        fake = self._fake(len(batch.pictures)).detach()
         return {"critic": self.critic(fake).mean() - self.critic(batch.image).mean()}
 
     def generator_loss(self, batch: Batch) -> Losses:
         """Minus the critic's score of samples."""
-        return {"generator": -self.critic(self._fake(len(batch.image))).mean()}
+        return {"generator": -self.critic(self._fake(len(batch.pictures))).mean()}
 
     def loss(self, batch: Batch) -> Losses:
         return self.critic_loss(batch) | self.generator_loss(batch)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +27,11 @@ from oculi.catalogue import BadRecipe, Recipe, nearest
 from oculi.data.datasets import Splits, channel_statistics
 from oculi.data.sources import open_data
 from oculi.system import BadCheckpoint, System, load, replacing, save
+
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    flock = None  # type: ignore[assignment]
 
 CACHE = Path("runs/cache")
 
@@ -84,12 +91,27 @@ def train(
 ) -> Run:
     """Train by recipe. `splits` replaces the recipe's data; `overrides` its keys, as {"training.lr": 0.01}.
 
-    Raises BadRecipe, BadData or BadCheckpoint before anything is written, Diverged when the loss is no longer a number.
+    Raises BadRecipe, BadData or BadCheckpoint before anything is written, FolderInUse when another run writes there,
+    Diverged when the loss is no longer a number.
     """
-    from oculi.learn.learner import fit, seed_everything
-
     recipe = catalogue.recipe(name) if isinstance(name, str) else name
     recipe = recipe.with_overrides(overrides or {})
+    target = Path(folder) if folder is not None else None
+    with nullcontext() if target is None else only_writer(target):
+        return _train(recipe, target, resume, progress, splits, mlflow, devices)
+
+
+def _train(
+    recipe: Recipe,
+    target: Path | None,
+    resume: bool,
+    progress: bool,
+    splits: Splits | None = None,
+    mlflow: str | None = None,
+    devices: int = 1,
+) -> Run:
+    from oculi.learn.learner import fit, seed_everything
+
     options = training_options(recipe)
     seed_everything(options.seed)
     system = build(recipe)
@@ -100,9 +122,7 @@ def train(
     _introduce(system, splits)
     if options.init_from:
         _start_from(system, cached(options.init_from, progress).system, options.init_from)
-    target = Path(folder) if folder is not None else None
     if target is not None:
-        target.mkdir(parents=True, exist_ok=True)
         with replacing(target / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
     if system.can("loss") and options.steps > 0:
@@ -115,6 +135,38 @@ def train(
     if target is not None:
         save(system, target)
     return Run(system, splits, recipe, target)
+
+
+class FolderInUse(ValueError):
+    """Another run is writing into the folder."""
+
+
+@contextmanager
+def only_writer(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the folder, made if need be, against every other run; a run that dies lets go of it.
+
+    Raises FolderInUse when another run holds it, unless told to wait. Where the system has no file locks it does nothing.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if (
+        flock is None or os.environ.get("LOCAL_RANK", "0") != "0"
+    ):  # helpers of a run on several devices share its folder
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        flock(handle, LOCK_EX if wait else LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise FolderInUse(f"{folder}: another run is writing there") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _introduce(system: System, splits: Splits) -> None:
@@ -150,8 +202,9 @@ def cached(name: str | Recipe, progress: bool = True) -> Run:
     """The run of a recipe from `runs/cache`, trained first if it is not there (or is broken)."""
     recipe = catalogue.recipe(name) if isinstance(name, str) else name
     folder = CACHE / f"{recipe.id}-{fingerprint(recipe)}"
-    try:
-        system = load(folder, system_class(recipe))
-    except BadCheckpoint:
-        return train(recipe, folder, resume=True, progress=progress)
+    with only_writer(folder, wait=True):  # who comes second finds it trained
+        try:
+            system = load(folder, system_class(recipe))
+        except BadCheckpoint:
+            return _train(recipe, folder, resume=True, progress=progress)
     return Run(system, open_splits(recipe, system), recipe, folder)

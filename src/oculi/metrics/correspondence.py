@@ -61,6 +61,10 @@ def matching_score(
 
 
 def corner_error(H: Float[Tensor, "3 3"], truth: Float[Tensor, "3 3"], height: int, width: int) -> float:
-    """Mean distance in pixels between the corners of a `height` x `width` picture under H and under the truth."""
+    """Mean distance in pixels between the corners of a `height` x `width` picture under H and under the truth.
+
+    >>> corner_error(torch.eye(3), torch.tensor([[1.0, 0, 3], [0, 1, 4], [0, 0, 1]]), 10, 10)
+    5.0
+    """
     corners = truth.new_tensor([[0, 0], [width, 0], [width, height], [0, height]])
     return float(transfer_error(H.to(truth), corners, apply_homography(truth, corners)).mean())

@@ -13,7 +13,11 @@ from torch import Tensor
 
 
 def frechet_distance(one: Float[Tensor, "n d"], two: Float[Tensor, "m d"]) -> float:
-    """Squared Frechet distance between the Gaussians fitted to two sets of features, in double precision."""
+    """Squared Frechet distance between the Gaussians fitted to two sets of features, in double precision.
+
+    >>> round(frechet_distance(torch.eye(4), torch.eye(4) + 1), 4)
+    4.0
+    """
     for name, features in (("one", one), ("two", two)):
         if len(features) < 2:
             raise ValueError(f"{name}: expected at least two rows of features, got {len(features)}")
@@ -30,7 +34,11 @@ def _root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 def class_coverage(labels: Int[Tensor, " n"], classes: int) -> float:
-    """exp(entropy) of the classes met, over their number: 1 when all are equally frequent, 1/classes after collapse."""
+    """exp(entropy) of the classes met, over their number: 1 when all are equally frequent, 1/classes after collapse.
+
+    >>> class_coverage(torch.tensor([0, 1, 2, 3]), 4), class_coverage(torch.tensor([0, 0, 0, 0]), 4)
+    (1.0, 0.25)
+    """
     share = torch.bincount(labels, minlength=classes).double() / len(labels)
     return float((-(share * share.clamp_min(1e-12).log()).sum()).exp() / classes)
 

@@ -1,4 +1,10 @@
-r"""Feature pyramid: 1x1 laterals, nearest upsampling from above, 3x3 smoothing. Lin 2017, arXiv:1612.03144."""
+r"""Feature pyramid: a neck that gives every scale the meaning of the coarsest and the detail of its own.
+
+    M_l = lateral_1x1(C_l) + upsampled(M_{l+1})        nearest neighbour, addition, no concatenation
+    P_l = smooth_3x3(M_l)                              one map per level, all with the same number of channels
+
+Lin et al.: Feature Pyramid Networks for Object Detection, 2016, arXiv:1612.03144.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,8 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, inputs: list[int], channels: int, extra: bool = False):
         super().__init__()
+        if not inputs:
+            raise ValueError("inputs: expected the channels of at least one map, got none")
         self.lateral = nn.ModuleList(nn.Conv2d(n, channels, 1) for n in inputs)
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
         self.extra = extra

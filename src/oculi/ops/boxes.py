@@ -17,12 +17,20 @@ LARGEST_LOG = math.log(1000 / 16)
 
 
 def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """Width times height, pixels squared."""
+    """Width times height, pixels squared.
+
+    >>> area(torch.tensor([[0.0, 0, 4, 3]]))
+    tensor([12.])
+    """
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def box_iou(a: Float[Tensor, "*b n 4"], b: Float[Tensor, "*b m 4"]) -> Float[Tensor, "*b n m"]:
-    """Intersection over union of every pair; 0 where both boxes are empty."""
+    """Intersection over union of every pair; 0 where both boxes are empty.
+
+    >>> box_iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2], [5.0, 5, 6, 6]]))
+    tensor([[0.3333, 0.0000]])
+    """
     low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
     shared = (high - low).clamp_min(0).prod(-1)
@@ -31,14 +39,22 @@ def box_iou(a: Float[Tensor, "*b n 4"], b: Float[Tensor, "*b m 4"]) -> Float[Ten
 
 
 def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor, "n m"]:
-    """Intersection over union of every pair of masks."""
+    """Intersection over union of every pair of masks.
+
+    >>> mask_iou(torch.tensor([[[True, True, False]]]), torch.tensor([[[False, True, False]]]))
+    tensor([[0.5000]])
+    """
     first, second = a.flatten(1).float(), b.flatten(1).float()
     shared = first @ second.T
     return shared / (first.sum(1)[:, None] + second.sum(1)[None] - shared).clamp_min(1)
 
 
 def clip(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Tensor, "*n 4"]:
-    """Boxes cut at the picture's border."""
+    """Boxes cut at the picture's border.
+
+    >>> clip(torch.tensor([[-2.0, 1, 9, 3]]), height=4, width=8)
+    tensor([[0., 1., 8., 3.]])
+    """
     limits = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp_min(0), limits)
 
@@ -49,16 +65,16 @@ def _centred(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(
-    boxes: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
-) -> Float[Tensor, "*n 4"]:
+    boxes: Float[Tensor, "*#n 4"], anchors: Float[Tensor, "*#n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
+) -> Float[Tensor, "... 4"]:
     """The deltas that turn anchors into boxes."""
     (centre, size), (origin, scale) = _centred(boxes), _centred(anchors)
     return torch.cat([(centre - origin) / scale, (size / scale).log()], -1) * boxes.new_tensor(weights)
 
 
 def decode(
-    deltas: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
-) -> Float[Tensor, "*n 4"]:
+    deltas: Float[Tensor, "*#n 4"], anchors: Float[Tensor, "*#n 4"], weights: tuple[float, ...] = (1, 1, 1, 1)
+) -> Float[Tensor, "... 4"]:
     """Boxes from deltas; growth is limited to 1000 / 16."""
     deltas = deltas / deltas.new_tensor(weights)
     origin, scale = _centred(anchors)

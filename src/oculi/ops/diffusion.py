@@ -14,14 +14,22 @@ from torch import Tensor
 
 
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
-    """Noise variances rising linearly, shape (steps,)."""
+    """Noise variances rising linearly, shape (steps,).
+
+    >>> linear_betas(3, 0.1, 0.3)
+    tensor([0.1000, 0.2000, 0.3000])
+    """
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1")
     return torch.linspace(start, end, steps)
 
 
 def signal_levels(betas: Tensor) -> Tensor:
-    """abar_t, the running product of 1 - beta."""
+    """abar_t, the running product of 1 - beta.
+
+    >>> signal_levels(torch.tensor([0.1, 0.2]))
+    tensor([0.9000, 0.7200])
+    """
     return torch.cumprod(1 - betas, 0)
 
 

@@ -20,7 +20,11 @@ from torch import Tensor
 
 
 def discounted_return(reward: Float[Tensor, "time *rest"], gamma: float) -> Float[Tensor, "*rest"]:
-    """sum_t gamma^t r_t of one episode, from its first step."""
+    """sum_t gamma^t r_t of one episode, from its first step.
+
+    >>> discounted_return(torch.tensor([0.0, 0.0, 1.0]), gamma=0.9)
+    tensor(0.8100)
+    """
     _check_fraction("gamma", gamma)
     powers = gamma ** torch.arange(reward.shape[0], dtype=reward.dtype, device=reward.device)
     return torch.tensordot(powers, reward, dims=([0], [0]))

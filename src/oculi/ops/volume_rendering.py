@@ -38,7 +38,11 @@ def composite(
 def stratified_depths(
     rays: int, samples: int, near: float, far: float, jitter: bool, device: torch.device | str = "cpu"
 ) -> Float[Tensor, "rays samples"]:
-    """One depth in each of `samples` equal bins of [near, far]: at random with `jitter`, else its middle."""
+    """One depth in each of `samples` equal bins of [near, far]: at random with `jitter`, else its middle.
+
+    >>> stratified_depths(1, 4, 2.0, 6.0, jitter=False)
+    tensor([[2.5000, 3.5000, 4.5000, 5.5000]])
+    """
     if not 0 <= near < far:
         raise ValueError(f"near: expected 0 <= near < far, got {near} and {far}")
     inside = torch.rand(rays, samples, device=device) if jitter else torch.full((rays, samples), 0.5, device=device)

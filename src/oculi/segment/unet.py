@@ -32,8 +32,9 @@ def double_conv(inputs: int, outputs: int, padded: bool, norm: bool) -> nn.Seque
     """Two 3x3 convolutions, each with ReLU and perhaps batch norm before it."""
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
-        layers.append(nn.Conv2d(channels, outputs, 3, padding=1 if padded else 0, bias=not norm))
-        nn.init.kaiming_normal_(layers[-1].weight, nonlinearity="relu")
+        convolution = nn.Conv2d(channels, outputs, 3, padding=1 if padded else 0, bias=not norm)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        layers.append(convolution)
         layers += [nn.BatchNorm2d(outputs)] if norm else []
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

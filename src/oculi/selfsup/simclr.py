@@ -67,8 +67,8 @@ class SimCLR(System):
         if batch.image is None:
             raise ValueError("batch.image: there is nothing to learn from")
         first, second = (self.augment(images_only(batch.image)).image for _ in range(2))
-        projected = [self.projector(self(view)) for view in (first, second)]
-        return {"nt_xent": nt_xent_loss(*projected, self.temperature)}
+        one, other = (self.projector(self(view)) for view in (first, second))
+        return {"nt_xent": nt_xent_loss(one, other, self.temperature)}
 
     def predict(self, batch: Batch) -> list[Embeddings]:
         return [Embeddings(vector) for vector in self(batch.image)]

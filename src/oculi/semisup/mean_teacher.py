@@ -48,6 +48,7 @@ class MeanTeacher(System):
     """
 
     answer = Classes
+    steps: Tensor
 
     def __init__(
         self,
@@ -66,7 +67,12 @@ class MeanTeacher(System):
             raise ValueError(f"decay: expected a number from 0 to 1, got {decay}")
         self.decay, self.consistency_weight, self.ramp = decay, consistency_weight, ramp
         self.augment = Augment(**(views or VIEWS))
-        options = {"width": width, "stem": "small", "in_channels": in_channels, "image_size": image_size}
+        options: dict[str, Any] = {
+            "width": width,
+            "stem": "small",
+            "in_channels": in_channels,
+            "image_size": image_size,
+        }
         self.student = ResNet(num_classes, depths, **options)
         self.teacher = ResNet(num_classes, depths, **options).requires_grad_(False)
         self.teacher.load_state_dict(self.student.state_dict())
@@ -84,7 +90,7 @@ class MeanTeacher(System):
     def loss(self, batch: Batch) -> Losses:
         if batch.image is None or batch.label is None:
             raise ValueError("batch: expected images and labels (-1 where unlabelled)")
-        mine, target = (self.normalize(self.augment(images_only(batch.image)).image) for _ in range(2))
+        mine, target = (self.normalize(self.augment(images_only(batch.image)).pictures) for _ in range(2))
         logits = self.student(mine)
         with torch.no_grad():
             belief = self.teacher(target).softmax(-1)

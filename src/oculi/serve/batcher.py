@@ -133,7 +133,8 @@ class Batcher:
             while True:
                 while not self._jobs and not self._closed:
                     self._wake.wait()
-                now, taken = time.monotonic(), []
+                now = time.monotonic()
+                taken: list[_Job] = []
                 while self._jobs and len(taken) < self.max_batch:
                     job = self._jobs.popleft()
                     if now > job.deadline:

@@ -130,8 +130,9 @@ def _enough(pictures: list[Picture]) -> list[Picture]:
 def _forward(system: System, images: Tensor) -> list[Tensor]:
     try:
         outputs = _tensors(system(images))
-    except (NotImplementedError, TypeError) as error:
-        raise ExportRefused(f"{type(system).__name__}: its forward does not take pictures alone ({error})") from None
+    except (NotImplementedError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportRefused(f"{type(system).__name__}: its forward does not take pictures alone ({reason})") from None
     if not outputs:
         raise ExportRefused(f"{type(system).__name__}: its forward gives no tensors, so there is nothing to export")
     return outputs

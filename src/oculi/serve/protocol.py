@@ -115,8 +115,8 @@ def input_images(content: dict[str, Any], contract: InputContract, limits: Limit
         raise BadRequest(422, "inputs: expected a list of one tensor")
     one = inputs[0]
     shape, datatype, data = one.get("shape"), one.get("datatype"), one.get("data")
-    good = isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape)
-    if not good or len(shape) not in (1, 4):
+    sizes = isinstance(shape, list) and all(type(n) is int and 0 < n < 2**31 for n in shape)
+    if not isinstance(shape, list) or not sizes or len(shape) not in (1, 4):
         raise BadRequest(422, f"shape: expected [n, channels, height, width] or [n], got {_short(shape)}")
     if shape[0] > limits.batch:
         raise BadRequest(413, f"shape: expected at most {limits.batch} images, got {shape[0]}")
@@ -188,8 +188,9 @@ def outputs(answers: list[Prediction]) -> list[dict[str, Any]]:
         elif f.name != "names" and all(v is not None for v in values):
             texts = [to_json(v.tolist() if isinstance(v, Tensor) else v).decode() for v in values]
             found.append(_tensor(f.name, "BYTES", [len(texts)], texts))
-    if hasattr(answers[0], "label"):
-        found.append(_tensor("label", "INT64", [len(answers)], [answer.label for answer in answers]))
+    if isinstance(answers[0], Classes):
+        labels = [answer.label for answer in answers if isinstance(answer, Classes)]
+        found.append(_tensor("label", "INT64", [len(answers)], labels))
     return found
 
 

@@ -119,7 +119,9 @@ class World:
         shown = masks.flatten(1).any(1).nonzero()[:, 0]
         kinds, asked = scenes.kind[i, shown], self.fields
         names = [truth.words(scenes, i, slot) for slot in shown.tolist()]
-        sample = Sample(id=f"world-{self.seed}-{int(scenes.index[i])}", **{k: v[i] for k, v in maps.items()})
+        sample = Sample(id=f"world-{self.seed}-{int(scenes.index[i])}")
+        for name, value in maps.items():
+            setattr(sample, name, value[i])
         sample.facts = _facts(scenes, i, boxes[shown])
         if "boxes" in asked or "labels" in asked:
             sample.boxes, sample.labels = boxes[shown], self._noisy(kinds, int(scenes.index[i]))
@@ -210,7 +212,7 @@ def pack(sample: Sample) -> dict[str, Any]:
 
 def unpack(packed: dict[str, Any]) -> Sample:
     """The sample again, in tensors of its own."""
-    values = {name: v.clone() if isinstance(v, Tensor) else v for name, v in packed.items()}
+    values: dict[str, Any] = {name: v.clone() if isinstance(v, Tensor) else v for name, v in packed.items()}
     for name in ("image", "next_image", "right_image"):
         if name in values:
             values[name] = values[name].float() / 255

@@ -205,12 +205,12 @@ def _blurred(image: Tensor, sigma: float) -> Tensor:
     """Gaussian blur with repeated borders, written as shifted sums."""
     reach = max(1, round(3 * sigma))
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    weights = (weights / weights.sum()).tolist()
+    shares = (weights / weights.sum()).tolist()
     for axis in (2, 3):
         place = torch.arange(image.shape[axis])
         shifted = [
             image.index_select(axis, (place + shift).clamp(0, image.shape[axis] - 1)) * weight
-            for shift, weight in zip(range(-reach, reach + 1), weights, strict=True)
+            for shift, weight in zip(range(-reach, reach + 1), shares, strict=True)
         ]
         image = torch.stack(shifted).sum(0)
     return image

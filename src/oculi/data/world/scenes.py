@@ -68,7 +68,13 @@ class Knobs:
             raise ValueError(f"texture: expected mixed, real or one of {', '.join(TEXTURES)}, got {self.texture!r}")
         if self.background not in ("varied", "plain", "checker"):
             raise ValueError(f"background: expected varied, plain or checker, got {self.background!r}")
-        limits = {"light": (0, 4), "fov": (10, 120), "blur": (0, 8), "noise": (0, 1), "occlusion": (0, 1)}
+        limits: dict[str, tuple[float, float]] = {
+            "light": (0, 4),
+            "fov": (10, 120),
+            "blur": (0, 8),
+            "noise": (0, 1),
+            "occlusion": (0, 1),
+        }
         limits |= {"balance": (1e-4, 1), "label_noise": (0, 1), "lights": (1, 3)}
         for name, (least, most) in limits.items():
             if not least <= getattr(self, name) <= most:

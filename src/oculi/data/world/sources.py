@@ -50,4 +50,5 @@ def load(
     for length, own in ((train, knobs), (validation, clean), (test, clean)):
         parts.append(World(length, task, size, seed, start, classes, tuple(fields), own))
         start += length
-    return Splits(*parts, parts[0].class_names)
+    train_part, validation_part, test_part = parts
+    return Splits(train_part, validation_part, test_part, train_part.class_names)

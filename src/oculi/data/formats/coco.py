@@ -1,0 +1,217 @@
+r"""COCO: pictures, categories and annotations in one JSON file, read and written.
+
+    images       id, file_name, height, width
+    categories   id (any numbers, gaps allowed), name       -> labels 0, 1, ... in the order of their ids
+    annotations  image_id, category_id, bbox [x y width height], iscrowd, segmentation (polygons or run lengths)
+
+Boxes become x1 y1 x2 y2. A crowd region is one box around many objects: it is left out of training data and marked in
+`crowd` elsewhere. Everything is checked when a file is opened, so that reading a sample later does not fail; all that is
+wrong is told at once, or left out with `repair`.
+
+    open_data("coco", path="annotations.json", images="photos/")      shares of one file
+    open_data("coco", path="coco/")                                   coco/annotations/instances_train*.json, coco/train*/
+
+Lin et al.: Microsoft COCO: Common Objects in Context, 2014, arXiv:1405.0312.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from oculi.data.datasets import Dataset, Splits
+from oculi.data.formats.coco_file import Entry, read_file
+from oculi.data.formats.problems import Problems
+from oculi.data.formats.run_length import decode, encode, fill
+from oculi.data.sources import BadData
+from oculi.input_contract import read_pixels
+from oculi.predictions import to_pil
+from oculi.types import Sample
+
+HINT = "Mend the file, or set repair to leave out what is wrong."
+
+
+class Coco:
+    """The pictures of one annotation file, read when asked for; `left_out` tells what `repair` left out."""
+
+    def __init__(self, path: str | Path, images: str | Path = "", masks: bool = False, repair: bool = False):
+        self.path, self.masks, self.crowd = Path(path), masks, True
+        self.folder = Path(images) if str(images) else _folder_of(self.path)
+        file = read_file(self.path, self.folder, masks)
+        if not repair:
+            file.problems.report(HINT)
+        if not file.images:
+            raise BadData(f"{self.path}: no picture is left" if file.problems.count else f"{self.path}: no pictures")
+        self.class_names, self.category_ids = file.class_names, file.category_ids
+        self.images, self.annotations, self.left_out = file.images, file.annotations, file.problems.lines()
+        self.label = {key: place for place, key in enumerate(file.category_ids)}
+
+    def part(self, indices: Sequence[int], crowd: bool = True) -> Coco:
+        """Some of its pictures; without `crowd` regions they are fit to train on."""
+        chosen = copy.copy(self)
+        chosen.images, chosen.crowd = [self.images[i] for i in indices], crowd
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self.images[index]
+        rows = [row for row in self.annotations[image["id"]] if self.crowd or not row.get("iscrowd", 0)]
+        sample = Sample(
+            image=read_pixels(self.folder / image["file_name"]).float() / 255,
+            boxes=torch.tensor([row["box"] for row in rows], dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor([self.label[row["category_id"]] for row in rows], dtype=torch.int64),
+            id=str(Path(image["file_name"]).with_suffix("")),
+        )
+        if self.crowd:
+            sample.crowd = torch.tensor([bool(row.get("iscrowd", 0)) for row in rows], dtype=torch.bool)
+        if self.masks:
+            size = image["height"], image["width"]
+            masks = [_mask(row["segmentation"], *size) for row in rows]
+            sample.masks = torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
+        return sample
+
+
+def _mask(outline: Any, height: int, width: int) -> Tensor:
+    return decode(outline) if isinstance(outline, dict) else fill(outline, height, width)
+
+
+def _folder_of(path: Path) -> Path:
+    """Where pictures are unless said: `images` beside the file, or the file's own folder."""
+    beside = path.parent / "images"
+    return beside if beside.is_dir() else path.parent
+
+
+def load(
+    path: str,
+    images: str = "",
+    masks: bool = False,
+    validation: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    repair: bool = False,
+) -> Splits:
+    """Random shares of one annotation file, or the splits of a folder laid out as COCO is.
+
+    images: the folder of pictures; masks: whether outlines are read; repair: leave out what is wrong. In a folder
+    without test annotations the validation pictures are the test pictures as well.
+    """
+    root = Path(path)
+    if root.is_dir():
+        return _official(root, masks, repair)
+    whole = Coco(root, images, masks, repair)
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
+    first, second = round(len(whole) * test), round(len(whole) * (test + validation))
+    shares = order[second:], order[first:second], order[:first]
+    if not all(shares):
+        raise BadData(f"{root}: {len(whole)} pictures are too few for shares {test} to test, {validation} to validate")
+    return Splits(whole.part(shares[0], False), whole.part(shares[1]), whole.part(shares[2]), whole.class_names)
+
+
+def _official(root: Path, masks: bool, repair: bool) -> Splits:
+    parts: dict[str, Coco] = {}
+    for split in ("train", "val", "test"):
+        files = sorted((root / "annotations").glob(f"instances_{split}*.json"))
+        if len(files) > 1:
+            raise BadData(f"{root}: expected one annotations/instances_{split}*.json, found {len(files)}")
+        if files:
+            parts[split] = Coco(files[0], root / files[0].stem.removeprefix("instances_"), masks, repair)
+    if "train" not in parts or len(parts) < 2:
+        raise BadData(f"{root}: expected annotations/instances_train*.json and instances_val*.json")
+    train, order = parts["train"], [split for split in ("val", "test") if split in parts]
+    for split, part in parts.items():
+        if (part.category_ids, part.class_names) != (train.category_ids, train.class_names):
+            raise BadData(f"{root}: the {split} file has other categories than the train file")
+    middle, last = parts[order[0]], parts[order[-1]]
+    return Splits(train.part(range(len(train)), False), middle, last, train.class_names)
+
+
+def write(
+    dataset: Dataset, path: str | Path, images: str | Path = "", class_names: Sequence[str] | None = None
+) -> None:
+    """Write pictures as PNG into `images` (default: beside the file) and, when all are there, the JSON file.
+
+    Samples need an image, boxes and labels; masks are written as run lengths. Each file appears whole or not at all.
+    """
+    path = Path(path)
+    folder = Path(images) if str(images) else path.parent / "images"
+    problems = Problems("dataset")
+    names = list(class_names) if class_names is not None else None
+    for index in range(len(dataset)):
+        problems.add(*_unfit(dataset[index], index, names))
+    problems.report()
+    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures: list[Entry] = []
+    annotations: list[Entry] = []
+    used: set[str] = set()
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        name = re.sub(r"[^\w.-]+", "_", sample.id or f"{index:06d}").lstrip(".")
+        name = f"{name}-{index}" if name in used or not name else name
+        used.add(name)
+        annotations += _rows(sample, index + 1, len(annotations) + 1)
+        assert sample.image is not None
+        picture = to_pil(sample.image) if len(sample.image) == 3 else to_pil(sample.image).convert("L")
+        _whole(folder / f"{name}.png", lambda stream, it=picture: it.save(stream, "PNG"))  # type: ignore[misc]
+        pictures.append({"id": index + 1, "file_name": f"{name}.png", "height": picture.height, "width": picture.width})
+    most = 1 + max((row["category_id"] - 1 for row in annotations), default=-1)
+    names = names if names is not None else [str(label) for label in range(most)]
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+    document = {"images": pictures, "categories": categories, "annotations": annotations}
+    _whole(path, lambda stream: stream.write(json.dumps(document).encode()))
+
+
+def _unfit(sample: Sample, index: int, names: list[str] | None) -> tuple[str, list[int]]:
+    if sample.image is None or sample.boxes is None or sample.labels is None:
+        return "samples without an image, boxes or labels", [index]
+    if len({len(v) for v in (sample.boxes, sample.labels, sample.masks, sample.crowd) if v is not None}) > 1:
+        return "samples with unlike numbers of boxes, labels, masks or crowd flags", [index]
+    if len(sample.labels) and (
+        int(sample.labels.min()) < 0 or (names is not None and int(sample.labels.max()) >= len(names))
+    ):
+        return "samples with a label that has no name", [index]
+    if not bool(torch.isfinite(sample.boxes).all()) or bool((sample.boxes[:, 2:] <= sample.boxes[:, :2]).any()):
+        return "samples with a box of no or negative width or height", [index]
+    return "", []
+
+
+def _rows(sample: Sample, picture: int, first: int) -> list[Entry]:
+    """A sample's annotations, numbered from `first`."""
+    assert sample.boxes is not None
+    assert sample.labels is not None
+    corners = sample.boxes.detach().cpu().double()
+    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    areas = boxes[:, 2:].prod(1) if sample.masks is None else sample.masks.flatten(1).sum(1)
+    crowd = torch.zeros(len(boxes)) if sample.crowd is None else sample.crowd
+    rows = []
+    for i, (box, label, area) in enumerate(zip(boxes.tolist(), sample.labels.tolist(), areas.tolist(), strict=True)):
+        row = {"id": first + i, "image_id": picture, "category_id": label + 1, "bbox": box, "area": area}
+        row["iscrowd"] = int(crowd[i])
+        if sample.masks is not None:
+            row["segmentation"] = encode(sample.masks[i])
+        rows.append(row)
+    return rows
+
+
+def _whole(path: Path, fill_in: Callable[[BinaryIO], Any]) -> None:
+    """Write under a temporary name, then rename."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            fill_in(stream)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

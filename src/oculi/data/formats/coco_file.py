@@ -1,0 +1,164 @@
+r"""The JSON file of COCO annotations, checked as a whole before anything is used of it.
+
+A category's id may be any number, gaps allowed; its label is its place among the sorted ids. What is wrong with pictures
+or annotations goes to `problems` and is left out; borders exceeded by less than a pixel (rounding) are cut.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from oculi.data.formats.problems import Problems
+from oculi.data.formats.run_length import decode
+from oculi.data.sources import BadData
+
+Entry = dict[str, Any]
+KEY = int | str
+LISTS = ("images", "categories", "annotations")
+
+
+@dataclass
+class CocoFile:
+    """Sound pictures and their sound annotations (`box`: x1 y1 x2 y2) by picture id, and what was wrong."""
+
+    category_ids: list[int | str]
+    class_names: list[str]
+    images: list[Entry]
+    annotations: dict[int | str, list[Entry]]
+    problems: Problems
+
+
+def read_file(path: Path, folder: Path, masks: bool) -> CocoFile:
+    """Read and check. `masks`: whether outlines are needed. Raises BadData where it is not a COCO file at all."""
+    document = _document(path)
+    problems = Problems(path)
+    categories = _sound(document, "categories", {"name": str}, problems)
+    ids = sorted(categories, key=lambda key: (isinstance(key, str), key))
+    names = [categories[key]["name"] for key in ids]
+    problems.add("category names met twice", _twice(names))
+    said = _sound(document, "images", {"file_name": str, "height": int, "width": int}, problems)
+    problems.add("file names met twice", _twice(image["file_name"] for image in said.values()))
+    images = {}
+    for key, image in said.items():
+        fault = _picture_fault(image, folder)
+        if fault:
+            problems.add(*fault)
+        else:
+            images[key] = image
+    rows = _sound(document, "annotations", {"image_id": KEY, "category_id": KEY, "bbox": list}, problems)
+    chosen: dict[int | str, list[Entry]] = {key: [] for key in images}
+    for key, row in rows.items():
+        kind = _fault(row, said, categories, masks)
+        if kind:
+            problems.add(f"annotations {kind}", [key])
+        elif row["image_id"] in images:
+            chosen[row["image_id"]].append(row)
+    return CocoFile(ids, names, list(images.values()), chosen, problems)
+
+
+def _document(path: Path) -> Entry:
+    if not path.is_file():
+        raise BadData(f"{path}: no such file")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadData(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise BadData(f"{path}: expected an object with {', '.join(LISTS)}, got a {type(document).__name__}")
+    missing = [name for name in LISTS if not isinstance(document.get(name), list)]
+    if missing:
+        raise BadData(f"{path}: expected lists called {', '.join(LISTS)}; there is none called {', '.join(missing)}")
+    return document
+
+
+def _sound(document: Entry, name: str, wanted: dict[str, Any], problems: Problems) -> dict[int | str, Entry]:
+    """Entries by id: those that have all fields, each of its type, the first of several with one id."""
+    found: dict[int | str, Entry] = {}
+    for place, entry in enumerate(document[name]):
+        if not isinstance(entry, dict):
+            problems.add(f"{name} that are no objects, by place", [place])
+            continue
+        lacking = [k for k, kind in {"id": KEY, **wanted}.items() if not _is(entry.get(k), kind)]
+        if lacking:
+            problems.add(f"{name} without a proper {', '.join(lacking)}, by place", [place])
+        elif entry["id"] in found:
+            problems.add(f"{name} with an id met before", [entry["id"]])
+        else:
+            found[entry["id"]] = entry
+    return found
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _picture_fault(image: Entry, folder: Path) -> tuple[str, list[object]] | None:
+    name = Path(image["file_name"])
+    if name.is_absolute() or ".." in name.parts or not name.name:
+        return "file names that leave the folder of pictures", [image["file_name"]]
+    path = folder / name
+    if not path.is_file():
+        return "pictures that are not on disk", [path]
+    try:
+        with Image.open(path) as picture:
+            size = picture.size
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return "pictures that cannot be read", [path]
+    if size != (image["width"], image["height"]):
+        told = f"{path} is {size[0]} x {size[1]}, said to be {image['width']} x {image['height']}"
+        return "pictures of another size than the file says", [told]
+    return None
+
+
+def _fault(row: Entry, images: dict[int | str, Entry], categories: dict[int | str, Entry], masks: bool) -> str | None:
+    """What is wrong with an annotation; a sound one gets its `box`."""
+    if row["image_id"] not in images:
+        return "of an unknown picture"
+    if row["category_id"] not in categories:
+        return "of an unknown category"
+    if row.get("iscrowd", 0) not in (0, 1):
+        return "with a crowd flag that is neither 0 nor 1"
+    if len(row["bbox"]) != 4 or not all(_is(v, int | float) and math.isfinite(v) for v in row["bbox"]):
+        return "whose box is not four finite numbers"
+    x, y, width, height = (float(v) for v in row["bbox"])
+    if width <= 0 or height <= 0:
+        return "with a box of no or negative width or height"
+    image = images[row["image_id"]]
+    right, bottom = float(image["width"]), float(image["height"])
+    if min(x, y) <= -1 or x + width >= right + 1 or y + height >= bottom + 1 or x >= right or y >= bottom:
+        return "with a box outside the picture"
+    row["box"] = [max(x, 0.0), max(y, 0.0), min(x + width, right), min(y + height, bottom)]
+    if row["box"][2] <= row["box"][0] or row["box"][3] <= row["box"][1]:
+        return "with a box outside the picture"
+    return _outline_fault(row.get("segmentation"), image) if masks else None
+
+
+def _outline_fault(outline: Any, image: Entry) -> str | None:
+    if isinstance(outline, dict):
+        if outline.get("size") != [image["height"], image["width"]]:
+            return "with run lengths of another size than the picture"
+        try:
+            decode(outline)
+        except ValueError:
+            return "with run lengths that do not fill the picture"
+        return None
+    if not isinstance(outline, list) or not outline:
+        return "without a segmentation"
+    for polygon in outline:
+        if not isinstance(polygon, list) or not all(_is(v, int | float) and abs(v) < 1e6 for v in polygon):
+            return "with a polygon that is not a list of numbers"
+        if len(polygon) < 6 or len(polygon) % 2:
+            return "with a polygon of less than three corners or half a corner"
+    return None

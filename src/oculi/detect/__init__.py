@@ -1,0 +1,1 @@
+"""Detection systems: boxes with classes."""
