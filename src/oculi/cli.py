@@ -305,6 +305,56 @@ def export(folder: str, out: str = "model.onnx", json: bool = False) -> Any:
     return vars(export_onnx(_able(folder, "export"), out))
 
 
+def serve(
+    folder: str, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, name: str = "model",
+    no_token: bool = False,
+) -> Any:  # fmt: skip
+    """Answer over HTTP until interrupted; the address and a fresh token are printed once.
+
+    Args:
+        folder: a run's folder, or that of a saved system
+        host: only this machine reaches the default
+        port: where; 0 is any free one
+        token: at least 8 characters, in place of a fresh one that is shown
+        name: of the model in the addresses
+        no_token: ask for none; on this machine alone
+    """
+    from oculi.serve.server import serve as serve_system
+
+    serve_system(folder, host, port, token, name, auth=not no_token)
+    return ""
+
+
+def monitor(
+    folder: str, data: str, rate: float = 0.01, out: str | None = None, renew: bool = False, json: bool = False
+) -> Any:
+    """Compare new pictures with the run's reference; exits with 1 when they have drifted.
+
+    Args:
+        folder: a run's folder; its reference is made of its validation and test data at the first call
+        data: a folder of pictures, or a source's name
+        rate: the share of calls without drift that raise the alarm
+        out: a picture of what moved
+        renew: make the reference anew
+        json: print JSON
+    """
+    from oculi.learn.training import open_splits
+    from oculi.monitor.runs import compare
+
+    system = _load(folder)
+    report = compare(folder, system, data, open_splits(_recipe_of(folder), system), rate, renew)
+    if out:
+        report.plot().save(out)
+    shown = report.to_dict()
+    if not json:
+        moved = list(shown.pop("features").items())[:10]
+        shown |= {name: ", ".join(f"{k} {v:.3g}" for k, v in f.items()) for name, f in moved}
+    if report.alarm:
+        print(_json(shown) if json else _text(shown))
+        raise FellShort(f"drift: {report.worst} moved most, p = {report.p_value:.2g}")
+    return shown
+
+
 def demo(folder: str = "runs/demo", steps: int = 500) -> Any:
     """Take real digits through the whole life of a vision system, in minutes.
 
@@ -319,7 +369,7 @@ def demo(folder: str = "runs/demo", steps: int = 500) -> Any:
 
 
 class FellShort(Exception):
-    """A recipe did not reach its score."""
+    """A recipe did not reach its score, or pictures have drifted."""
 
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -336,12 +386,14 @@ VERBS: dict[str, Callable[..., Any]] = {
     "attack": attack,
     "compress": compress,
     "export": export,
+    "serve": serve,
+    "monitor": monitor,
     "demo": demo,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 (a score was not reached), 2 (bad input) or 130 (interrupted)."""
+    """Run one command; the exit status is 0, 1 (a score was not reached, drift), 2 (bad input) or 130 (interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -351,7 +403,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if overrides:
             options["overrides"] = overrides
         result = VERBS[verb](**options)
-        print(_json(result) if options.get("json") else _text(result))
+        if result != "":
+            print(_json(result) if options.get("json") else _text(result))
         return 0
     except KeyboardInterrupt:
         print("oculi: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)

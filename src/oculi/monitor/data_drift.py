@@ -31,6 +31,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -63,9 +64,15 @@ class DriftReport:
     images: int
     last: int  # images observed up to the end of this window
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the features that moved most first."""
+        moved = dict(sorted(self.features.items(), key=lambda item: -item[1]["ks"]))
+        verdict = {"alarm": self.alarm, "p_value": self.p_value, "threshold": self.threshold, "images": self.images}
+        return {**verdict, "worst": self.worst, "features": moved}
+
     def plot(self, most: int = 12) -> Image.Image:
         """Bars of the largest KS statistics, those at the threshold (the line) or above in the colour of what is wrong."""
-        shown = sorted(self.features.items(), key=lambda item: -item[1]["ks"])[:most]
+        shown = list(self.to_dict()["features"].items())[:most]
         picture = Image.new("RGB", (480, 24 + 20 * len(shown)), (255, 255, 255))
         draw = ImageDraw.Draw(picture)
         draw.text((4, 5), f"{'ALARM' if self.alarm else 'no alarm'}, p = {self.p_value:.2g}", fill=(0, 0, 0))
@@ -158,18 +165,21 @@ class DataDrift:
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path, embed: Describe | None = None, answer: Describe | None = None) -> DataDrift:
-        """The saved monitor; functions are not saved, so those that `fit` had are given again."""
+    def load(
+        cls, folder: str | Path, embed: Describe | None = None, answer: Describe | None = None, **changed: Any
+    ) -> DataDrift:
+        """The saved monitor, some settings `changed`; functions are not saved, so those that `fit` had are given again."""
         folder = Path(folder)
         try:
             described = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-            made = cls(**described["arguments"])
-            made.names = list(described["names"])
-            made.reference = load_file(folder / REFERENCE)["reference"]
+            arguments = dict(described["arguments"])
+            names, reference = list(described["names"]), load_file(folder / REFERENCE)["reference"]
+            made = cls(**{**arguments, **changed})
         except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
             raise ValueError(f"folder: {folder} holds no drift monitor ({type(error).__name__}: {error})") from None
-        if made.reference.ndim != 2 or made.reference.shape[1] != len(made.names):
-            raise ValueError(f"folder: {folder} has {len(made.names)} names for shape {tuple(made.reference.shape)}")
+        if reference.ndim != 2 or reference.shape[1] != len(names):
+            raise ValueError(f"folder: {folder} has {len(names)} names for shape {tuple(reference.shape)}")
+        made.names, made.reference = names, reference
         made._embed, made._answer = embed, answer
         return made
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from PIL import Image
 from oculi.input_contract import Picture, read_pixels
 from oculi.metrics.latency import latency, throughput
 from oculi.serve.protocol import Limits
-from oculi.serve.server import create_app
+from oculi.serve.server import create_app, listening
 from oculi.system import System
 
 
@@ -102,8 +101,7 @@ class Running:
     """A server in a thread; `drained` once it has ended."""
 
     def __init__(self, app: Any):
-        self._socket = socket.socket(proto=socket.IPPROTO_TCP)  # stated, or asyncio leaves 40 ms of Nagle on
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket = listening("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(app, log_level="critical", ws="none", lifespan="on", timeout_graceful_shutdown=30)
         self.server = uvicorn.Server(config)

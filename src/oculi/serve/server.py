@@ -19,10 +19,12 @@ The service keeps no state but the labels, so that copies of it may share the tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import re
 import secrets
+import socket
 import sys
 import time
 import uuid
@@ -223,14 +225,33 @@ def serve(
     auth: bool = True,
     show: Callable[[str], Any] = lambda line: sys.stderr.write(line + "\n"),
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `show` is told the address and, where it was generated, the token."""
+    """Serve until SIGINT or SIGTERM; `show` is told the address and, where it was generated, the token. Port 0 is any."""
     if not auth and host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError(f"auth: expected a token for an address that others reach, got auth=False on {host}")
     app = create_app(system, name, token, limits, auth)
     service: Service = app.state.service
-    show(f"http://{host}:{port}/v2/models/{name}" + (f"  token {service.token}" if auth and token is None else ""))
-    grace = max(1, round(service.limits.seconds))
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=grace, server_header=False)
+    with listening(host, port) as listener:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        show(f"{address}/v2/models/{name}" + (f"  token {service.token}" if auth and token is None else ""))
+        grace = max(1, round(service.limits.seconds))
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=grace, server_header=False, ws="none"
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once all is answered
+            uvicorn.Server(config).run([listener])
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket bound to the address. Raises ValueError where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # stated, or asyncio leaves 40 ms of Nagle on
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except (OSError, OverflowError) as error:
+        made.close()
+        raise ValueError(f"port: cannot listen on {host}:{port} ({error})") from None
+    return made
 
 
 # routes --------------------------------------------------------------------------------------------------------------
