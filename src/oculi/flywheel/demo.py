@@ -99,7 +99,7 @@ def demo(
 
 def learn(state: Demo) -> Section:
     """Train a classifier on real digits and a detector on generated scenes."""
-    chosen = {"training.steps": state.steps, "training.warmup": state.steps // 10}
+    chosen: dict[str, Any] = {"training.steps": state.steps, "training.warmup": state.steps // 10}
     state.classifier = train("resnet", state.folder / "classifier", chosen, progress=state.progress)
     chosen = {"training.steps": state.detector_steps, "training.warmup": state.detector_steps // 10, **DETECTOR}
     state.detector = train("faster_rcnn", state.folder / "detector", chosen, progress=state.progress)
@@ -160,7 +160,8 @@ def score_detector(state: Demo) -> Section:
         ("mean average precision, IoU 0.5", f"{scores['map50']:.3f}"),
     ]
     rows += [(f"slice: {s.name}", f"{s.score:.1%} of {s.count}{', flagged' if s.worse else ''}") for s in slices[:3]]
-    shown = [found[i].plot(run.splits.test[i].image, 0.5) for i in range(6)]
+    scenes = Batch.of([run.splits.test[i] for i in range(6)]).pictures
+    shown = [found[i].plot(scene, 0.5) for i, scene in enumerate(scenes)]
     chart = bars({s.name: 100 * s.score for s in slices}, "% of objects found", [s.name for s in slices if s.worse])
     text = "Scenes it has never seen, after a short training (the full recipe's figure is in the README)."
     pictures = [("What it finds", side_by_side(shown, columns=3)), ("Share of the objects found, by slice", chart)]

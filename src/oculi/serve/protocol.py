@@ -26,7 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from oculi.input_contract import BadImage, InputContract
-from oculi.predictions import Prediction
+from oculi.predictions import Classes, Prediction
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no decoder that would call another program
 _DATATYPES = {
