@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -61,7 +62,7 @@ class InputContract:
         pixels = self._as_channels(read_pixels(picture))
         return self._fit(pixels).to(torch.float32) / 255.0
 
-    def batch(self, pictures: list[Picture]) -> Float[Tensor, "batch channels height width"]:
+    def batch(self, pictures: Sequence[Picture]) -> Float[Tensor, "batch channels height width"]:
         """Prepare several pictures and stack them."""
         if not pictures:
             raise BadImage("pictures: expected at least one, got none")

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -139,10 +139,11 @@ def evaluating(system: nn.Module) -> Iterator[None]:
         system.train(was)
 
 
-def predict(system: System, pictures: Picture | list[Picture] | Batch) -> list[Prediction]:
+def predict(system: System, pictures: Picture | Sequence[Picture] | Batch) -> list[Prediction]:
     """Answers for pictures (paths, bytes, PIL images, arrays, tensors) or for a ready batch, one per image."""
     if not isinstance(pictures, Batch):
-        pictures = images_only(system.contract.batch(pictures if isinstance(pictures, list) else [pictures]))
+        several = list(pictures) if isinstance(pictures, list | tuple) else [cast(Picture, pictures)]
+        pictures = images_only(system.contract.batch(several))
     elif pictures.image is not None and not bool(torch.isfinite(pictures.image).all()):
         raise BadImage("batch.image: it holds NaN or infinity")
     with evaluating(system):

@@ -16,7 +16,7 @@ Deltas t = (dx / wa, dy / ha, log w / wa, log h / ha), those of the head times (
     boxes            smooth L1 of the true class's deltas, of foreground proposals only, divided by all sampled
 
 An anchor is foreground from IoU 0.7 (or as some object's best), background below 0.3; a proposal's border is 0.5. No
-gradient flows through the proposals' boxes. At the end scores above 0.05 go through NMS at 0.5 within each class.
+gradient flows through the proposals' boxes. At the end scores above 0.05 (at most 1000) go through NMS at 0.5 by class.
 
 Differs from the paper as torchvision does: trained end to end in one phase, with a feature pyramid and RoIAlign in place
 of RoIPool, deltas of a proposal weighted, batch norm learning from scratch. Everything works on whole batches; sets of

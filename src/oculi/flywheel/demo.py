@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def demo(
 
 def learn(state: Demo) -> Section:
     """Train a classifier on real digits and a detector on generated scenes."""
-    chosen = {"training.steps": state.steps, "training.warmup": state.steps // 10}
+    chosen: dict[str, Any] = {"training.steps": state.steps, "training.warmup": state.steps // 10}
     state.classifier = train("resnet", state.folder / "classifier", chosen, progress=state.progress)
     chosen = {"training.steps": state.detector_steps, "training.warmup": state.detector_steps // 10, **DETECTOR}
     state.detector = train("faster_rcnn", state.folder / "detector", chosen, progress=state.progress)
@@ -111,7 +112,7 @@ def learn(state: Demo) -> Section:
         "A small ResNet on the digits that scikit-learn ships, a small Faster R-CNN on World scenes of 64 x 64 pixels."
     )
     pictures = [to_pil(state.scenes.splits.train[i].image, 3) for i in range(12)]  # type: ignore[arg-type]
-    return Section("Learn", text, rows, [("Scenes", side_by_side(pictures))])
+    return Section("Learn", text, rows, [("Scenes", side_by_side(pictures, columns=4))])
 
 
 def score(state: Demo) -> Section:
@@ -159,10 +160,11 @@ def score_detector(state: Demo) -> Section:
         ("mean average precision, IoU 0.5", f"{scores['map50']:.3f}"),
     ]
     rows += [(f"slice: {s.name}", f"{s.score:.1%} of {s.count}{', flagged' if s.worse else ''}") for s in slices[:3]]
-    shown = [found[i].plot(run.splits.test[i].image, 0.5) for i in range(6)]
+    scenes = Batch.of([run.splits.test[i] for i in range(6)]).pictures
+    shown = [found[i].plot(scene, 0.5) for i, scene in enumerate(scenes)]
     chart = bars({s.name: 100 * s.score for s in slices}, "% of objects found", [s.name for s in slices if s.worse])
     text = "Scenes it has never seen, after a short training (the full recipe's figure is in the README)."
-    pictures = [("What it finds", side_by_side(shown)), ("Share of the objects found, by slice", chart)]
+    pictures = [("What it finds", side_by_side(shown, columns=3)), ("Share of the objects found, by slice", chart)]
     return Section("Score the detector", text, rows, pictures)
 
 
@@ -173,7 +175,7 @@ def explain(state: Demo) -> Section:
     heat = GradCAM()(state.digits.system, batch.image)
     shown = [overlay(image, h, at_least=160) for image, h in zip(batch.image, heat, strict=True)]
     return Section(
-        "Explain", "Grad-CAM: the bright places speak for the class it chose.", [], [("", side_by_side(shown))]
+        "Explain", "Grad-CAM: the bright places speak for the class it chose.", [], [("", side_by_side(shown, columns=3))]
     )
 
 
@@ -285,7 +287,7 @@ STEPS: list[Callable[[Demo], Section]] = [
     learn, score, score_detector, explain, attack, ship, serve, monitor, improve,
 ]  # fmt: skip
 # a short training: fewer scenes, and a higher rate
-DETECTOR = {"data.train": 1000, "data.test": 100, "training.lr": 0.002}
+DETECTOR: dict[str, Any] = {"data.train": 1000, "data.test": 100, "training.lr": 0.002}
 
 
 def corrupted(samples: list[Sample], seed: int) -> list[Sample]:

@@ -81,7 +81,7 @@ def side_by_side(pictures: list[Image.Image], columns: int = 6, gap: int = 6) ->
     return sheet
 
 
-def overview(sections: list[Section], columns: int = 3, width: int = 420, height: int = 260) -> Image.Image:
+def overview(sections: list[Section], columns: int = 4, width: int = 380, height: int = 200) -> Image.Image:
     """All sections at a glance: one tile each, titled, with its pictures side by side as large as they fit."""
     shown = [section for section in sections if section.pictures]
     tiles = [_tile(section, width, height) for section in shown]

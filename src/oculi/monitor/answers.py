@@ -12,6 +12,7 @@ A system with neither (it draws pictures, or answers about something else) is wa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,15 +36,21 @@ def describe(system: System) -> dict[str, Describe | None]:
     }
     embed: Describe | None = None
     if system.answer is Embeddings:
-        embed = _batched(lambda part: torch.stack([found.vector for found in predict(system, images_only(part))]))
+        embed = _batched(lambda part: _vectors(predict(system, images_only(part))))
     elif hasattr(system, "embed"):
-        embed = _batched(lambda part: _inside(system, system.embed, part))
+        vectors: Any = system.embed
+        embed = _batched(lambda part: _inside(system, vectors, part))
     elif hasattr(system, "features"):
-        embed = _batched(lambda part: _inside(system, lambda x: system.features(x)[-1].mean((2, 3)), part))
+        maps: Any = system.features
+        embed = _batched(lambda part: _inside(system, lambda x: maps(x)[-1].mean((2, 3)), part))
     read = reads.get(system.answer)
     if read is None:
         return {"embed": embed, "answer": None}
     return {"embed": embed, "answer": _batched(lambda part: read(predict(system, images_only(part))))}
+
+
+def _vectors(found: Sequence[Prediction]) -> Tensor:
+    return torch.stack([one.vector for one in found if isinstance(one, Embeddings)])
 
 
 def _batched(function: Describe) -> Describe:

@@ -92,6 +92,9 @@ class DataDrift:
     between two tests. resamples: windows drawn from the reference; 1 / (1 + resamples) is the least p-value.
     """
 
+    _recent: Tensor
+    _seen: int
+
     def __init__(
         self,
         false_alarm_rate: float = 0.01,
@@ -141,7 +144,8 @@ class DataDrift:
             if self._seen >= self.window and (self._seen - self.window) % self.stride == 0:
                 due.append(self._report(self._recent, self._seen))
         alarms = [report for report in due if report.alarm]
-        return (alarms or due or [None])[-1]
+        found = alarms or due
+        return found[-1] if found else None
 
     def test(self, images: Float[Tensor, "n channels h w"]) -> DriftReport:
         """The verdict on one window, of 2 images to half the reference."""

@@ -68,7 +68,8 @@ def _hue_shares(position: Float[Tensor, "n h w"], weight: Float[Tensor, "n h w"]
     """Share of the weight at each hue, split between the two nearest; all zero where nothing has a colour."""
     below, over = position.floor(), position - position.floor()
     near = [(below, 1 - over), (below + 1, over)]
-    counts = sum(_sums((where % _HUES).flatten(1).long(), (weight * part).flatten(1), _HUES) for where, part in near)
+    lower, upper = (_sums((where % _HUES).flatten(1).long(), (weight * part).flatten(1), _HUES) for where, part in near)
+    counts = lower + upper
     return counts / counts.sum(1, keepdim=True).clamp_min(1e-6)
 
 

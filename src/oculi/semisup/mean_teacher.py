@@ -23,6 +23,7 @@ Tarvainen, Valpola: Mean teachers are better role models, 2017, arXiv:1703.01780
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float

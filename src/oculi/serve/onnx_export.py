@@ -20,6 +20,7 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def _tensors(output: Any) -> list[Tensor]:
 
 
 def export(
-    system: System, path: str | Path, pictures: list[Picture] | None = None, tolerance: float = 1e-4
+    system: System, path: str | Path, pictures: Sequence[Picture] | None = None, tolerance: float = 1e-4
 ) -> ExportReport:
     """Write `system` to `path` (.onnx), checked on `pictures`, or on photographs and noise where none are given.
 
@@ -122,9 +123,9 @@ def sample_pictures(count: int = 8) -> list[Picture]:
     return pieces
 
 
-def _enough(pictures: list[Picture]) -> list[Picture]:
+def _enough(pictures: Sequence[Picture]) -> list[Picture]:
     """At least as many as the largest batch, by going round."""
-    return pictures + [pictures[i % len(pictures)] for i in range(max(0, max(BATCHES) - len(pictures)))]
+    return [*pictures] + [pictures[i % len(pictures)] for i in range(max(0, max(BATCHES) - len(pictures)))]
 
 
 def _forward(system: System, images: Tensor) -> list[Tensor]:
@@ -233,7 +234,7 @@ class OnnxModel:
         self.class_names: list[str] | None = json.loads(metadata["oculi.class_names"])
         self.answer = metadata["oculi.answer"]
 
-    def prepare(self, pictures: list[Picture]) -> Float[Tensor, "b c h w"]:
+    def prepare(self, pictures: Sequence[Picture]) -> Float[Tensor, "b c h w"]:
         """The tensors that the system itself would see, bit for bit."""
         return self.contract.batch(pictures)
 
@@ -241,7 +242,7 @@ class OnnxModel:
         """The outputs of `forward` for prepared pictures."""
         return [torch.from_numpy(value) for value in self.session.run(None, {"image": images.cpu().numpy()})]
 
-    def predict(self, pictures: list[Picture]) -> list[Prediction]:
+    def predict(self, pictures: Sequence[Picture]) -> list[Prediction]:
         """One answer per picture. Raises ValueError for kinds of answer that need the system's own decoding."""
         outputs = self.run(self.prepare(pictures))
         if self.answer == "Classes":

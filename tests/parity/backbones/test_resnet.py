@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import torchvision
 
 from oculi.backbones.resnet import ResNet
+from oracles import torchvision
 
 
 def copy_weights(theirs, ours):
