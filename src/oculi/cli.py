@@ -321,7 +321,7 @@ def serve(
     """
     from oculi.serve.server import serve as serve_system
 
-    serve_system(folder, host, port, token, name, auth=not no_token)
+    serve_system(_able(folder, "serve"), host, port, token, name, auth=not no_token)
     return ""
 
 
@@ -341,7 +341,7 @@ def monitor(
     from oculi.learn.training import open_splits
     from oculi.monitor.runs import compare
 
-    system = _load(folder)
+    system = _able(folder, "monitor")
     report = compare(folder, system, data, open_splits(_recipe_of(folder), system), rate, renew)
     if out:
         report.plot().save(out)
