@@ -175,7 +175,10 @@ def explain(state: Demo) -> Section:
     heat = GradCAM()(state.digits.system, batch.image)
     shown = [overlay(image, h, at_least=160) for image, h in zip(batch.image, heat, strict=True)]
     return Section(
-        "Explain", "Grad-CAM: the bright places speak for the class it chose.", [], [("", side_by_side(shown, columns=3))]
+        "Explain",
+        "Grad-CAM: the bright places speak for the class it chose.",
+        [],
+        [("", side_by_side(shown, columns=3))],
     )
 
 
