@@ -46,6 +46,31 @@ def test_only_the_critic_is_clipped_and_each_phase_moves_its_own_weights() -> No
         assert torch.equal(before[f"generator.{name}"], value)
 
 
+def test_the_critic_steps_by_its_own_gradient_whatever_the_generators_turn_left_in_it() -> None:
+    torch.manual_seed(0)
+    system = WGAN(image_size=8, latent=4, width=16, clip=0.05, critic_steps=2)
+    loss, wanted, seen = system.critic_loss, [], []
+    weights = list(system.critic.parameters())
+
+    def critic_loss(batch: Batch) -> dict[str, torch.Tensor]:
+        seen.append(any(p.grad is not None for p in weights))
+        losses = loss(batch)
+        wanted[:] = torch.autograd.grad(losses["critic"], weights, retain_graph=True)
+        return losses
+
+    def on_step_end(phase: str, step: int) -> None:
+        if phase == "critic":
+            for weight, gradient in zip(weights, wanted, strict=True):
+                torch.testing.assert_close(weight.grad, gradient)
+
+    system.critic_loss, system.on_step_end = critic_loss, on_step_end  # type: ignore[method-assign]
+    samples = [Sample(image=torch.rand(1, 8, 8)) for _ in range(16)]
+    fit(system, Training(steps=7, batch_size=8, optimizer="rmsprop", lr=1e-3), Splits(samples, samples, samples),
+        progress=False)  # fmt: skip
+    assert len(seen) == 5
+    assert seen[2]  # the third critic step comes after a generator's turn, which left gradients behind
+
+
 def test_the_critics_estimate_follows_the_exact_distance() -> None:
     """Constant pictures of brightness a against pictures of brightness b: W1 is proportional to |a - b|."""
     gaps, estimates = [0.1, 0.3, 0.5, 0.7], []
