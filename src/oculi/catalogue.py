@@ -63,8 +63,13 @@ class Recipe:
         return PACKAGE.joinpath(*self.system.split(".")[1:-1]).with_suffix(".py")
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Recipe:
-        """A copy with `section.key` set for each override, checked against what the section may hold."""
+        """A copy with `section.key` set for each override, checked against what the section may hold.
+
+        Another `data.name` is another source, which knows nothing of the options of the recipe's own.
+        """
         sections: dict[str, Any] = {}
+        if overrides.get("data.name", self.data.get("name")) != self.data.get("name"):
+            sections["data"] = {}
         for dotted, value in overrides.items():
             section, _, key = dotted.partition(".")
             if section not in ("arguments", "data", "training", "experiment") or not key:

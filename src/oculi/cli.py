@@ -355,16 +355,17 @@ def monitor(
     return shown
 
 
-def demo(folder: str = "runs/demo", steps: int = 500) -> Any:
-    """Take real digits through the whole life of a vision system, in minutes.
+def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 300) -> Any:
+    """Take real digits and generated scenes through the whole life of a vision system, in minutes.
 
     Args:
         folder: where report.html goes
-        steps: of the first training
+        steps: of the classifier's training
+        detector_steps: of the detector's training
     """
     from oculi.flywheel.demo import demo as run_demo
 
-    run_demo(folder, steps)
+    run_demo(folder, steps, detector_steps)
     return ""
 
 

@@ -11,6 +11,7 @@ EXPORTED = [r for r in SYSTEMS if "export" not in cannot(r)]
 REFUSED = [r for r in SYSTEMS if "export" in cannot(r)]
 
 
+@pytest.mark.unchecked  # the exporter cannot trace through type checks inside a loop
 @pytest.mark.parametrize("recipe", EXPORTED, ids=lambda r: r.id)
 def test_the_file_decides_as_torch_does(recipe, tmp_path):
     system = ready(recipe.id)

@@ -1,5 +1,6 @@
 """Pictures that are not what they should be, through predict and the command line: one line that says what is wrong."""
 
+import json
 import struct
 import zlib
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from oculi.cli import main
 from oculi.data.datasets import Splits
+from oculi.data.sources import open_data
 from oculi.input_contract import BadImage, InputContract
 from oculi.learn.training import build, train
 from oculi.system import predict, save
@@ -158,3 +160,47 @@ def test_a_class_without_pictures_is_named(tmp_path, capsys):
     written(tmp_path / "photos" / "a" / "0.png", np.zeros((8, 8), np.uint8))
     assert main(["train", "resnet", "--folder", "run", "--data.name", "folder", "--data.path", "photos"]) == 2
     assert "no pictures" in capsys.readouterr().err
+
+
+def coco_file(path, content) -> None:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+BARE = {"images": [], "annotations": [], "categories": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not valid JSON"),
+        ('{"images": [', "not valid JSON"),
+        ([], "a.json"),
+        (BARE, "no pictures"),
+        ({"images": []}, "annotations"),
+        (None, "no such file"),
+    ],
+    ids=["empty", "torn", "list", "bare", "half", "missing"],
+)
+def test_an_annotation_file_without_anything_is_named(content, message, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    if content is not None:
+        coco_file(tmp_path / "a.json", content)
+    words = ["--data.name", "coco", "--data.path", "a.json", "--data.images", "photos"]
+    assert main(["train", "faster_rcnn", "--folder", "run", "--json", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_without_any_object_can_be_learned_from(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(12):
+        written(tmp_path / "photos" / f"{index}.png", np.full((32, 32, 3), 20 * index, np.uint8))
+    images = [{"id": i, "file_name": f"{i}.png", "width": 32, "height": 32} for i in range(12)]
+    coco_file(tmp_path / "a.json", {**BARE, "images": images, "categories": [{"id": 1, "name": "cat"}]})
+    splits = open_data("coco", path="a.json", images="photos")
+    system = build("faster_rcnn", tiny=True, num_classes=1)
+    batch = Batch.of([splits.prepared(system.contract).train[i] for i in range(4)])
+    losses = system.train().loss(batch)
+    assert all(bool(torch.isfinite(value)) for value in losses.values())

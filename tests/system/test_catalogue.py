@@ -107,3 +107,10 @@ def test_missed_scores_are_sentences():
 def test_headlines_are_what_the_recipes_say():
     read = [{"id": r.id, "family": r.family, "title": r.title, "summary": r.summary} for r in catalogue.recipes()]
     assert catalogue.headlines() == read
+
+
+def test_another_source_takes_none_of_the_options_of_the_first():
+    recipe = catalogue.recipe("faster_rcnn")
+    assert recipe.with_overrides({"data.size": 32}).data == {**recipe.data, "size": 32}
+    changed = recipe.with_overrides({"data.path": "a.json", "data.name": "coco"})
+    assert changed.data == {"path": "a.json", "name": "coco"}

@@ -19,7 +19,7 @@ import torch
 from oculi import catalogue
 from oculi.catalogue import BadRecipe, Recipe
 from oculi.learn.evaluation import evaluate
-from oculi.learn.training import cached, train
+from oculi.learn.training import cache_folder, cached, train
 from oculi.system import replacing
 
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -60,7 +60,7 @@ def run_recipe(recipe: Recipe, progress: bool = True) -> dict[str, float]:
     if recipe.experiment is not None:
         module = import_module(recipe.system.rpartition(".")[0])
         return {key: float(value) for key, value in module.experiment(**recipe.experiment).items()}
-    run = train(recipe, progress=progress)
+    run = train(recipe, cache_folder(recipe), progress=progress)  # for those that need it
     figures = evaluate(run.system, run.splits, recipe.protocol)
     if recipe.baseline:
         other = train(replace(recipe, arguments={**recipe.arguments, **recipe.baseline}), progress=progress)

@@ -198,10 +198,15 @@ def fingerprint(recipe: Recipe) -> str:
     return digest.hexdigest()[:12]
 
 
+def cache_folder(recipe: Recipe) -> Path:
+    """Where `runs/cache` keeps the run of this recipe."""
+    return CACHE / f"{recipe.id}-{fingerprint(recipe)}"
+
+
 def cached(name: str | Recipe, progress: bool = True) -> Run:
     """The run of a recipe from `runs/cache`, trained first if it is not there (or is broken)."""
     recipe = catalogue.recipe(name) if isinstance(name, str) else name
-    folder = CACHE / f"{recipe.id}-{fingerprint(recipe)}"
+    folder = cache_folder(recipe)
     with only_writer(folder, wait=True):  # who comes second finds it trained
         try:
             system = load(folder, system_class(recipe))

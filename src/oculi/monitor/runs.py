@@ -9,6 +9,7 @@ stored beside the weights. One call is one window, so one decision at the stated
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,11 +33,11 @@ def compare(
     rate: the false-alarm rate. renew: make the reference anew. Raises ValueError where there is nothing to compare.
     """
     images = new_pictures(data, system)
-    settings = {"false_alarm_rate": rate, "resamples": max(1000, round(2 / rate) if rate > 0 else 0)}
+    settings: dict[str, Any] = {"false_alarm_rate": rate, "resamples": max(1000, round(2 / rate) if rate > 0 else 0)}
     described = describe(system)
     if renew or not (Path(folder) / REFERENCE).is_file():
         held = torch.cat([_images(part, _MOST // 2) for part in (splits.validation, splits.test)])
-        made = DataDrift(window=min(100, len(held) // 2), **settings).fit(held, **described)  # type: ignore[arg-type]
+        made = DataDrift(window=min(100, len(held) // 2), **settings).fit(held, **described)
         made.save(folder)
     made = DataDrift.load(folder, **described, **settings)
     assert made.reference is not None

@@ -285,6 +285,7 @@ def test_answers_are_boxes_inside_the_picture_best_first():
         assert (answer.labels < CLASSES).all()
 
 
+@pytest.mark.unchecked
 def test_the_exported_file_finds_the_same_boxes(tmp_path):
     """NMS and all, at any batch size: `export` compares before it writes."""
     pytest.importorskip("onnxscript")
