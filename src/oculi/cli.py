@@ -321,7 +321,7 @@ def serve(
     """
     from oculi.serve.server import serve as serve_system
 
-    serve_system(folder, host, port, token, name, auth=not no_token)
+    serve_system(_able(folder, "serve"), host, port, token, name, auth=not no_token)
     return ""
 
 
@@ -341,7 +341,7 @@ def monitor(
     from oculi.learn.training import open_splits
     from oculi.monitor.runs import compare
 
-    system = _load(folder)
+    system = _able(folder, "monitor")
     report = compare(folder, system, data, open_splits(_recipe_of(folder), system), rate, renew)
     if out:
         report.plot().save(out)
@@ -355,16 +355,17 @@ def monitor(
     return shown
 
 
-def demo(folder: str = "runs/demo", steps: int = 500) -> Any:
-    """Take real digits through the whole life of a vision system, in minutes.
+def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 300) -> Any:
+    """Take real digits and generated scenes through the whole life of a vision system, in minutes.
 
     Args:
         folder: where report.html goes
-        steps: of the first training
+        steps: of the classifier's training
+        detector_steps: of the detector's training
     """
     from oculi.flywheel.demo import demo as run_demo
 
-    run_demo(folder, steps)
+    run_demo(folder, steps, detector_steps)
     return ""
 
 
