@@ -311,6 +311,8 @@ def serve(
 ) -> Any:  # fmt: skip
     """Answer over HTTP until interrupted; the address and a fresh token are printed once.
 
+    What was accepted is answered before it ends, with 0 on SIGINT and by the signal itself on SIGTERM.
+
     Args:
         folder: a run's folder, or that of a saved system
         host: only this machine reaches the default
