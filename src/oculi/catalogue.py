@@ -45,6 +45,7 @@ class Recipe:
     experiment: dict[str, Any] | None = None  # arguments of `experiment` in the system's file, for what is not trained
     protocol: str = ""  # how it is scored; by its answer kind where empty
     baseline: dict[str, Any] = field(default_factory=dict)  # arguments that turn it into what it must beat
+    seeds: int = 1  # trainings that the figures are the mean of, from the training's seed on
     score: dict[str, str] = field(default_factory=dict)  # metric: ">= 0.985"
     minutes: float = 5.0
     parts: list[str] = field(default_factory=list)

@@ -64,6 +64,14 @@ def run_recipe(recipe: Recipe, progress: bool = True) -> dict[str, float]:
     if recipe.experiment is not None:
         module = import_module(recipe.system.rpartition(".")[0])
         return {key: float(value) for key, value in module.experiment(**recipe.experiment).items()}
+    first = recipe.training.get("seed", 0)
+    seeds = [{**recipe.training, "seed": first + k} for k in range(recipe.seeds)]
+    each = [_trained(replace(recipe, training=training) if recipe.seeds > 1 else recipe, progress) for training in seeds]
+    return {key: sum(figures[key] for figures in each) / len(each) for key in each[0]}
+
+
+def _trained(recipe: Recipe, progress: bool) -> dict[str, float]:
+    """The figures of one training, and of its baseline's."""
     run = train(recipe, cache_folder(recipe), progress=progress)  # for those that need it
     figures = evaluate(run.system, run.splits, recipe.protocol)
     if recipe.baseline:
@@ -100,6 +108,7 @@ def _record(recipe: Recipe, result: Result) -> dict[str, Any]:
         "minutes": round(result.minutes, 2),
         "cpu_minutes": round(result.cpu_minutes, 2),
         "minutes_allowed": recipe.minutes,
+        "seeds": recipe.seeds,
         "seed": recipe.training.get("seed", (recipe.experiment or {}).get("seed", 0)),
         "date": datetime.date.today().isoformat(),
         "versions": {name: metadata.version(name) for name in packages},
