@@ -14,7 +14,11 @@ CONFIDENT = 0.9  # a sample counts as a digit when the classifier gives one clas
 
 
 def score(system: System, splits: Splits, split: str) -> dict[str, float]:
-    """As many samples as the split has pictures, against the split; reconstruction error where the system encodes."""
+    """As many samples as the split has pictures, against the split; reconstruction error where the system encodes.
+
+    The Frechet distance of few pictures is biased upwards, and more so the fewer there are: figures compare only on
+    the same split, where every system draws the same number from the same seed.
+    """
     real, train = _pictures(getattr(splits, split)), _pictures(splits.train)
     fake = system.sample(len(real), torch.Generator().manual_seed(0)).images
     judge = cached("resnet", progress=False).system
