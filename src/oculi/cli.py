@@ -357,7 +357,7 @@ def monitor(
     return shown
 
 
-def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 300) -> Any:
+def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 700) -> Any:
     """Take real digits and generated scenes through the whole life of a vision system, in minutes.
 
     Args:

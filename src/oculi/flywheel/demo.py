@@ -71,7 +71,7 @@ class Demo:
 
 
 def demo(
-    folder: str = "runs/demo", steps: int = 400, detector_steps: int = 300, progress: bool = True
+    folder: str = "runs/demo", steps: int = 400, detector_steps: int = 700, progress: bool = True
 ) -> list[Section]:
     """Run every step, write `report.html` and `overview.png` into `folder` and give the sections."""
     state = Demo(Path(folder), steps, detector_steps, progress)
@@ -289,8 +289,8 @@ def improve(state: Demo) -> Section:
 STEPS: list[Callable[[Demo], Section]] = [
     learn, score, score_detector, explain, attack, ship, serve, monitor, improve,
 ]  # fmt: skip
-# a short training: fewer scenes, and a higher rate
-DETECTOR: dict[str, Any] = {"data.train": 1000, "data.test": 100, "training.lr": 0.002}
+# a short training: fewer scenes, and an average of the weights that forgets sooner
+DETECTOR: dict[str, Any] = {"data.train": 2000, "data.test": 100, "training.ema": 0.98}
 
 
 def corrupted(samples: list[Sample], seed: int) -> list[Sample]:

@@ -66,7 +66,9 @@ def run_recipe(recipe: Recipe, progress: bool = True) -> dict[str, float]:
         return {key: float(value) for key, value in module.experiment(**recipe.experiment).items()}
     first = recipe.training.get("seed", 0)
     seeds = [{**recipe.training, "seed": first + k} for k in range(recipe.seeds)]
-    each = [_trained(replace(recipe, training=training) if recipe.seeds > 1 else recipe, progress) for training in seeds]
+    each = [
+        _trained(replace(recipe, training=training) if recipe.seeds > 1 else recipe, progress) for training in seeds
+    ]
     return {key: sum(figures[key] for figures in each) / len(each) for key in each[0]}
 
 
