@@ -148,3 +148,26 @@ def test_too_few_answers_are_an_error():
 def test_bad_input_is_named(words):
     with pytest.raises(ValueError, match=next(iter(words))):
         Batcher(doubled, **words)
+
+
+def test_a_stream_is_answered_in_order_and_sooner_in_batches():
+    """Each run costs the same however many are in it: 40 requests at once, by ones and by eights."""
+
+    def run(images):
+        time.sleep(0.005)
+        return doubled(images)
+
+    seconds, answers = {}, {}
+    for most in (1, 8):
+        batcher, order = Batcher(run, most, 64), []
+        began = time.perf_counter()
+        futures = [batcher.submit([one(value)])[0] for value in range(40)]
+        for value, future in enumerate(futures):
+            future.add_done_callback(lambda _, value=value, order=order: order.append(value))
+        answers[most] = torch.stack([future.result(10) for future in futures])
+        seconds[most] = time.perf_counter() - began
+        assert batcher.close()
+        assert sorted(order) == list(range(40))
+    assert torch.equal(answers[1], answers[8])
+    assert torch.equal(answers[8][:, 0, 0, 0], 2 * torch.arange(40.0))
+    assert seconds[8] < 0.5 * seconds[1]
