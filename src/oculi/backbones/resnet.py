@@ -29,16 +29,10 @@ from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
 from oculi.nn.classification import classification_loss, classification_predictions
+from oculi.nn.convolution import conv_norm, kaiming_init
 from oculi.predictions import Classes
 from oculi.system import System
 from oculi.types import Batch, Losses
-
-
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias and batch norm; padding keeps the size at stride 1."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
-    )
 
 
 class ResidualBlock(nn.Module):
@@ -103,9 +97,7 @@ class ResNet(System):
             self.strides.append(reduction)
             self.channels.append(inputs)
         self.head = nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        kaiming_init(self)
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""
