@@ -7,11 +7,13 @@ import math
 from torch import nn
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_norm(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, eps: float = 1e-5
+) -> nn.Sequential:
     """Convolution without bias and batch norm; padding keeps the size at stride 1."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.BatchNorm2d(outputs, eps),
     )
 
 
