@@ -59,7 +59,7 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         residual = self.mlp(self.norm(self.depthwise(x).permute(0, 2, 3, 1)))
-        return torch.addcmul(x.permute(0, 2, 3, 1), self.drop(residual), self.scale).permute(0, 3, 1, 2)
+        return (self.drop(residual) * self.scale).permute(0, 3, 1, 2).add_(x)
 
 
 class ConvNeXt(System):
@@ -112,7 +112,7 @@ class ConvNeXt(System):
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""
-        x = self.normalize(image)
+        x = self.normalize(image).contiguous(memory_format=torch.channels_last)
         maps = []
         for entry, stage in zip(self.entries, self.stages, strict=True):
             x = stage(entry(x))
