@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -11,6 +13,21 @@ def conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: i
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     )
+
+
+def conv_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None, norm: bool = False
+) -> nn.Sequential:
+    """Convolution with bias, batch norm where asked for, ReLU in place; padding keeps the size at stride 1 unless given."""
+    around = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, around)
+    between = [nn.BatchNorm2d(outputs)] if norm else []
+    return nn.Sequential(conv, *between, nn.ReLU(inplace=True))
+
+
+def average_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c side side"]:
+    """Averages over windows that make the map `side` x `side`; without work where it is so already."""
+    return x if x.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(x, side)
 
 
 def kaiming_init(network: nn.Module) -> None:
