@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def conv_norm(
@@ -27,6 +29,21 @@ def round_channels(channels: float, multiple: int = 8) -> int:
         raise ValueError(f"channels: expected a positive number, got {channels}")
     nearest = max(multiple, int(channels + multiple / 2) // multiple * multiple)
     return nearest + multiple if nearest < 0.9 * channels else nearest
+
+
+def conv_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None, norm: bool = False
+) -> nn.Sequential:
+    """Convolution with bias, batch norm where asked for, ReLU in place; padding keeps the size at stride 1 unless given."""
+    around = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, around)
+    between = [nn.BatchNorm2d(outputs)] if norm else []
+    return nn.Sequential(conv, *between, nn.ReLU(inplace=True))
+
+
+def average_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c side side"]:
+    """Averages over windows that make the map `side` x `side`; without work where it is so already."""
+    return x if x.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(x, side)
 
 
 def kaiming_init(network: nn.Module) -> None:
