@@ -67,7 +67,10 @@ def training_options(recipe: Recipe) -> Any:
     for key in recipe.training:
         if key not in known:
             raise BadRecipe(f"{recipe.id}: training has no {key}{nearest(key, known)}")
-    return Training(**recipe.training)
+    try:
+        return Training(**recipe.training)
+    except ValueError as error:
+        raise BadRecipe(f"{recipe.id}: training.{error}") from None
 
 
 def open_splits(recipe: Recipe, system: System) -> Splits:
@@ -121,7 +124,7 @@ def _train(
         splits = splits if splits.environment is not None else splits.prepared(system.contract)
     _introduce(system, splits)
     if options.init_from:
-        _start_from(system, cached(options.init_from, progress).system, options.init_from)
+        _start_from(system, options, progress)
     if target is not None:
         with replacing(target / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
@@ -180,12 +183,13 @@ def _introduce(system: System, splits: Splits) -> None:
         system.set_statistics(*channel_statistics(splits.train))
 
 
-def _start_from(system: System, source: System, name: str) -> None:
-    wanted, given = system.state_dict(), source.state_dict()
-    if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
-        differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
-        raise BadRecipe(f"init_from: {name}'s weights do not fit, first at {differing[0]}")
-    system.load_state_dict(given)
+def _start_from(system: System, options: Any, progress: bool) -> None:
+    """The weights of the recipe `init_from`, trained with the overrides `init_with`, from the cache."""
+    source = catalogue.recipe(options.init_from).with_overrides(options.init_with)
+    try:
+        system.adopt(cached(source, progress).system)
+    except ValueError as error:
+        raise BadRecipe(f"init_from: {options.init_from}'s weights do not fit ({error})") from None
 
 
 def fingerprint(recipe: Recipe) -> str:
