@@ -67,7 +67,7 @@ def test_dense_answers_of_all_views_become_equivariant():
     torch.manual_seed(0)
     system = build("unet", tiny=True).eval()
     c = system.contract
-    image = torch.rand(2, c.channels, c.hmirrors, c.width)
+    image = torch.rand(2, c.channels, c.height, c.width)
     mirrors = ("plain", "flip", "flip_vertical", "half")  # the group of mirrors: closed under itself
     for views, turns in ((mirrors, True), (("plain",), False)):
         here = predict_augmented(system, Batch(image=image), views)
@@ -87,7 +87,7 @@ def test_zooms_give_answers_of_the_pictures_size_and_classes_need_no_undoing():
     by_hand = (predict(classifier, Batch(image=image))[0].probabilities
                + predict(classifier, Batch(image=image.flip(-1)))[0].probabilities) / 2  # fmt: skip
     torch.testing.assert_close(one.probabilities, by_hand)
-    assert len(predict_augmented(classifier, [image[0].numpy().transpose(1, 2, 0)], ("plain",))) == 1
+    assert len(predict_augmented(classifier, [image[0]], ("plain",))) == 1
 
 
 def test_depths_and_vectors_are_averaged():

@@ -61,18 +61,18 @@ def test_a_roc_curve_flatters_where_negatives_abound():
     torch.manual_seed(1)
     label = torch.cat([torch.ones(20), torch.zeros(20_000)]).long()
     score = torch.randn(20_020) + 2 * label
-    assert roc_area(score, label) > 0.9
+    assert roc_area(score, label) > 0.85
     assert average_precision(score, label) < 0.3
 
 
 def test_calibration_by_hand():
-    """Confidences .9 (right half the time) and .6 (always right): 2/4 |.5 - .9| + 2/4 |1 - .6|."""
-    probabilities = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
+    """Confidences .95 (right half the time) and .65 (always right): 2/4 |.5 - .95| + 2/4 |1 - .65|."""
+    probabilities = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35], [0.35, 0.65]])
     label = torch.tensor([0, 1, 0, 1])
     assert calibration_error(probabilities, label, 10) == pytest.approx(0.4)
     count, confidence, right = reliability(probabilities, label, 10)
     assert count.tolist() == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
-    assert (float(confidence[9]), float(right[9]), float(confidence[0])) == pytest.approx((0.9, 0.5, 0))
+    assert (float(confidence[9]), float(right[9]), float(confidence[0])) == pytest.approx((0.95, 0.5, 0))
 
 
 def test_calibrated_answers_have_a_small_error_and_sure_ones_their_own():
@@ -91,7 +91,7 @@ def test_bad_input():
         roc_curve(score, label[:4])
     with pytest.raises(ValueError, match="label: expected 0 and 1"):
         pr_curve(score, label + 1)
-    with pytest.raises(ValueError, match="positives .* and negatives"):
+    with pytest.raises(ValueError, match=r"positives .* and negatives"):
         roc_curve(score, torch.ones(8, dtype=torch.int64))
     with pytest.raises(ValueError, match="needs positives"):
         average_precision(score, torch.zeros(8, dtype=torch.int64))

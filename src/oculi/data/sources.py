@@ -24,6 +24,7 @@ SOURCES = {
     "world": "oculi.data.world.sources",
     "world_views": "oculi.data.world.views",
     "episodes": "oculi.data.episodes",
+    "class_split": "oculi.data.class_split",
     "environment": "oculi.data.environment",
 }
 

@@ -123,8 +123,7 @@ def _train(
     else:
         splits = splits if splits.environment is not None else splits.prepared(system.contract)
     _introduce(system, splits)
-    if options.init_from:
-        _start_from(system, options, progress)
+    _start_from(system, recipe, progress)
     if target is not None:
         with replacing(target / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
@@ -183,13 +182,18 @@ def _introduce(system: System, splits: Splits) -> None:
         system.set_statistics(*channel_statistics(splits.train))
 
 
-def _start_from(system: System, options: Any, progress: bool) -> None:
-    """The weights of the recipe `init_from`, trained with the overrides `init_with`, from the cache."""
-    source = catalogue.recipe(options.init_from).with_overrides(options.init_with)
-    try:
-        system.adopt(cached(source, progress).system)
-    except ValueError as error:
-        raise BadRecipe(f"init_from: {options.init_from}'s weights do not fit ({error})") from None
+def source_recipe(recipe: Recipe) -> list[Recipe]:
+    """The recipe that it starts from, `init_from` with the overrides `init_with`; none where it starts afresh."""
+    name, overrides = recipe.training.get("init_from"), recipe.training.get("init_with", {})
+    return [catalogue.recipe(name).with_overrides(overrides)] if name else []
+
+
+def _start_from(system: System, recipe: Recipe, progress: bool) -> None:
+    for source in source_recipe(recipe):
+        try:
+            system.adopt(cached(source, progress).system)
+        except ValueError as error:
+            raise BadRecipe(f"init_from: {source.id}'s weights do not fit ({error})") from None
 
 
 def fingerprint(recipe: Recipe) -> str:
