@@ -1,5 +1,7 @@
 """A recipe that starts from another one's weights, changed or not, and a baseline that learns in its own way."""
 
+from dataclasses import replace
+
 import pytest
 
 from oculi import catalogue
@@ -17,7 +19,7 @@ def tuned(**changed):
     data = {"name": "class_split", "source": "digits", "first": 6, "last": 10, "per_class": 8}
     arguments = {**recipe.tiny, "num_classes": 4}
     training = {**SMALL, "freeze": -1, "init_from": "resnet", "init_with": source}
-    return catalogue.replace(recipe, arguments=arguments, data=data, training=training)
+    return replace(recipe, arguments=arguments, data=data, training=training)
 
 
 def test_the_trunk_comes_from_the_source_and_stays_frozen():
@@ -43,7 +45,7 @@ def test_a_baseline_may_change_its_training(monkeypatch):
     monkeypatch.setattr(reproduction, "evaluate", lambda *_: {"accuracy": 0.5})
     real = reproduction.train
     monkeypatch.setattr(reproduction, "train", lambda r, *a, **k: seen.append(k.get("overrides")) or real(r, *a, **k))
-    recipe = catalogue.replace(tuned(), baseline={"pretrained": False, "training.freeze": 0})
+    recipe = replace(tuned(), baseline={"pretrained": False, "training.freeze": 0})
     figures = reproduction.run_recipe(recipe, progress=False)
     assert seen[-1] == {"arguments.pretrained": False, "training.freeze": 0}
     assert figures == {"accuracy": 0.5, "baseline_accuracy": 0.5, "gain_accuracy": 0.0}
