@@ -185,23 +185,25 @@ def cross_entropy(logits: Node, label: Array) -> Node:
     return (shifted.exp().sum(axis=1).log() - chosen).mean()
 
 
+_OPERATIONS: tuple[Callable[[Any, Any], Any], ...] = (
+    lambda x, y: x + y,
+    lambda x, y: x * y,
+    lambda x, y: x.maximum(y),
+    lambda x, y: x / (y + 1.0),
+    lambda x, y: (x * 0.1).exp(),
+    lambda x, y: (x * x + 1.0).log() - y,
+)
+
+
 def random_expression(generator: np.random.Generator, operations: int = 12) -> tuple[list[Array], Any]:
     """Leaves, and a function that computes one number of nodes or of torch tensors alike from them."""
     leaves = [generator.uniform(0.5, 1.5, shape) for shape in ((3, 4), (1, 4), (3, 1))]
-    plan = generator.integers(0, 6, operations), generator.integers(0, 3, operations)
+    plan = generator.integers(0, len(_OPERATIONS), operations), generator.integers(0, 3, operations)
 
     def compute(values: list[Any]) -> Any:
         x = values[0]
         for kind, which in zip(*plan, strict=True):
-            other = values[which]
-            x = (
-                lambda: x + other,
-                lambda: x * other,
-                lambda: x.maximum(other),
-                lambda: x / (other + 1.0),
-                lambda: (x * 0.1).exp(),
-                lambda: (x * x + 1.0).log() - other,
-            )[kind]()
+            x = _OPERATIONS[kind](x, values[which])
         return (x * x).sum()
 
     return leaves, compute
