@@ -47,14 +47,11 @@ def newton_step(function: Function, w: Point, damping: float = 0.0) -> Point:
     return w - share * direction
 
 
-def natural_step(
-    gradient: Point, scores: Float[Tensor, "n d"], lr: float, damping: float = 0.0
-) -> Callable[[Point], Point]:
-    """The step w <- w - lr F^-1 g with the Fisher information of the n scores, as a function of w."""
+def natural_step(w: Point, gradient: Point, scores: Float[Tensor, "n d"], lr: float, damping: float = 0.0) -> Point:
+    """One step w - lr F^-1 g with the Fisher information of the n scores."""
     fisher = scores.T @ scores / len(scores)
-    fisher = fisher + damping * torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
-    change = lr * torch.linalg.solve(fisher, gradient)
-    return lambda w: w - change
+    fisher = fisher + damping * torch.eye(len(w), dtype=w.dtype, device=w.device)
+    return w - lr * torch.linalg.solve(fisher, gradient)
 
 
 def lasso(x: Float[Tensor, "n d"], y: Float[Tensor, " n"], weight: float, steps: int = 2000) -> Point:

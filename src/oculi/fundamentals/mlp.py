@@ -21,6 +21,7 @@ Guo, Berkhahn: Entity Embeddings of Categorical Variables, 2016, arXiv:1604.0673
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -50,7 +51,7 @@ def perceptron(widths: Sequence[int], activation: str = "relu", dropout: float =
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation}")
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths, widths[1:]):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation](), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
@@ -64,7 +65,7 @@ def parameter_count(widths: Sequence[int]) -> tuple[int, int, int]:
     41
     """
     neurons = sum(widths[1:])
-    return neurons, sum(n * k for n, k in zip(widths, widths[1:])), neurons
+    return neurons, sum(n * k for n, k in pairwise(widths)), neurons
 
 
 class MLP(System):
