@@ -11,12 +11,12 @@ from oculi.types import Batch
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_equals_torchs_layers(activation):
     torch.manual_seed(0)
-    ours = MLP(5, [12, 8], activation, in_channels=2, image_size=4)
+    ours = MLP(5, [12, 8], activation, in_channels=3, image_size=4)
     make = ACTIVATIONS[activation]
-    theirs = nn.Sequential(nn.Flatten(), nn.Linear(32, 12), make(), nn.Linear(12, 8), make(), nn.Linear(8, 5))
+    theirs = nn.Sequential(nn.Flatten(), nn.Linear(48, 12), make(), nn.Linear(12, 8), make(), nn.Linear(8, 5))
     state = [v for k, v in ours.state_dict().items() if not k.startswith("pixel_")]
     theirs.load_state_dict(dict(zip(theirs.state_dict(), state, strict=True)))
-    image, label = torch.rand(6, 2, 4, 4), torch.tensor([0, 1, 2, 3, 4, 0])
+    image, label = torch.rand(6, 3, 4, 4), torch.tensor([0, 1, 2, 3, 4, 0])
     torch.testing.assert_close(ours(image), theirs(image))
     ours.loss(Batch(image=image, label=label))["cross_entropy"].backward()
     nn.functional.cross_entropy(theirs(image), label).backward()
