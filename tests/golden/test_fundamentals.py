@@ -30,13 +30,16 @@ def test_conv_output_size():
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(12, 30), SIDES, SIDES, st.integers(0, 2), SIDES)
+@given(st.integers(13, 30), SIDES, SIDES, st.integers(0, 2), SIDES)
 def test_sizes_are_torchs(size, kernel, stride, padding, dilation):
     x = torch.zeros(1, 1, size)
     found = conv_output_size(size, kernel, stride, padding, dilation)
     assert nn.Conv1d(1, 1, kernel, stride, padding, dilation)(x).shape[-1] == found
     back = transposed_output_size(found, kernel, stride, padding, dilation)
-    assert nn.ConvTranspose1d(1, 1, kernel, stride, padding, 0, 1, True, dilation)(x[..., :found]).shape[-1] == back
+    assert (
+        nn.ConvTranspose1d(1, 1, kernel, stride, padding, 0, 1, True, dilation)(torch.zeros(1, 1, found)).shape[-1]
+        == back
+    )
     assert size - stride < back <= size  # a convolution's own input, but for the rows that its stride skipped
 
 

@@ -40,6 +40,15 @@ _NAMES = {
     "addmm": "linear", "bmm": "matmul", "baddbmm": "matmul", "_softmax": "softmax", "native_layer_norm": "layer_norm",
     "native_batch_norm": "batch_norm", "native_group_norm": "group_norm", "convolution": "conv2d",
 }  # fmt: skip
+_FRESH = (
+    "new_",
+    "empty_like",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "rand",
+    "bernoulli",
+)  # of a tensor's shape alone
 
 
 @dataclass
@@ -258,7 +267,7 @@ class _Watch(TorchDispatchMode):
         name, given = operation_name(func), named_arguments(func, args, kwargs)
         outputs = [x for x in (output if isinstance(output, tuple | list) else [output]) if isinstance(x, Tensor)]
         known = [(x, self.fields[x]) for x in _tensors(given) if x in self.fields]
-        if known:
+        if known and not name.startswith(_FRESH):
             for tensor in outputs:
                 self.fields[tensor] = follow(name, given, known, tensor)
         work, memory = multiply_adds(name, given, output), _new_bytes(func, outputs)

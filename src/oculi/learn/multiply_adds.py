@@ -24,9 +24,10 @@ from oculi.ops.convolution_arithmetic import conv_multiply_adds
 
 
 def named_arguments(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    """The arguments of a torch operation under their names."""
-    names = [argument.name for argument in function._schema.arguments]
-    return {**dict(zip(names, args)), **(kwargs or {})}
+    """The arguments of a torch operation under their names, with its defaults."""
+    listed = function._schema.arguments
+    defaults = {argument.name: argument.default_value for argument in listed if argument.has_default_value()}
+    return {**defaults, **dict(zip((argument.name for argument in listed), args)), **(kwargs or {})}
 
 
 def operation_name(function: Any) -> str:
