@@ -5,7 +5,8 @@ Asked in this order; the first that holds explains why a network does not learn,
     blank_pictures        all pictures of a batch are alike
     exploding_gradient    the first loss is ten times a guesser's, before any step could do harm
     high_rate             the first updates are as large as the weights, and the loss does not fall
-    flipped_sign          fewer right than by guessing, or a loss that rises steadily at a sane rate
+    flipped_sign          training pictures are answered wrongly with growing confidence, or a loss that rises steadily,
+                          at a sane rate
     frozen_weights        most parameters do not learn, and the network does not either
     dead_units            half of a layer is silent for every picture
     vanishing_gradient    the first layer's gradient is a millionth of the largest, and the network does not learn
@@ -52,6 +53,8 @@ CAUSES: dict[str, tuple[str, list[str]]] = {
     "label_noise": (DATA, ["look at the samples with the largest loss", "label again", "label smoothing"]),
     "overfitting": (FIT, OVERFITTING_REMEDIES),
     "underfitting": (FIT, UNDERFITTING_REMEDIES),
+    "distribution_shift": (DATA, ["training data from where the test data come", "augmentation towards them"]),
+    "validation_overfitting": (DATA, ["a new validation set", "fewer choices made on it"]),
     "loader_stall": (SETTINGS, ["more workers", "keep decoded samples in memory", "less work per sample"]),
     "plateaus": (SETTINGS, ["a higher rate", "less regularisation", "check the loss and the data pipeline"]),
     "oscillates": (SETTINGS, ["a lower rate", "check for shuffled labels", "less augmentation"]),
@@ -138,12 +141,14 @@ def _high_rate(record: Record) -> Finding | None:
 
 
 def _flipped_sign(record: Record) -> Finding | None:
-    last = record.last("validation")
-    if last is not None:
-        guess = math.log(record.classes)
-        if last.accuracy < 0.5 / record.classes and last.log_loss > 1.5 * guess:
-            return found("flipped_sign", f"{last.accuracy:.1%} right, fewer than by guessing, and more wrong with time")
-        return None
+    asked = [probe for probe in record.probes if probe.part == "train"]
+    if asked:
+        guess, first, last = math.log(record.classes), asked[0], asked[-1]
+        if learns(record) or last.log_loss < max(2 * guess, first.log_loss):
+            return None
+        return found(
+            "flipped_sign", f"surer and surer of wrong answers to what it trains on (log loss {last.log_loss:.3g})"
+        )
     if record.phases == 1 and record.diverged is None and record.shape == "goes up":
         return found("flipped_sign", "the loss rises steadily")
     return None
@@ -190,12 +195,13 @@ _DOES_NOT_LEARN = (
 
 
 def _label_noise(record: Record) -> Finding | None:
-    """On training samples too, as long as they are not learned by heart."""
+    """An estimate that stays while training goes on; on training samples too, until they are learned by heart."""
     share = 0.0
     for part in ("train", "validation"):
-        sure = [probe.noise for probe in record.probes if probe.part == part and probe.accuracy > 0.5]
-        share = max(share, median(sure) if sure else 0.0)
-    return found("label_noise", f"about {share:.0%} of the labels contradict the pictures") if share > 0.12 else None
+        noise = [probe.noise for probe in record.probes if probe.part == part]
+        if noise and noise[-1] > 0.6 * noise[len(noise) // 2]:
+            share = max(share, noise[-1])
+    return found("label_noise", f"about {share:.0%} of the labels contradict the pictures") if share > 0.15 else None
 
 
 def _overfitting(record: Record) -> Finding | None:
