@@ -78,7 +78,7 @@ def test_activation_pictures_are_the_activations():
     assert activations(system, image, "head").shape == (2, 10)
     with pytest.raises(ValueError, match="expected maps"):
         activation_picture(system, image[0], "head")
-    with pytest.raises(ValueError, match="has no module convs.7"):
+    with pytest.raises(ValueError, match=r"has no module convs\.7"):
         activations(system, image, "convs.7")
 
 

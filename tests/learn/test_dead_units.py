@@ -14,8 +14,14 @@ from oculi.learn.dead_units import dead_shares, dead_units
 
 def test_the_planted_bias_is_flagged():
     torch.manual_seed(0)
-    images = torch.rand(64, 3, 32, 32)
-    system = LeNet().train()
+    images = torch.randn(64, 3, 32, 32)
+    healthy = ResNet(5, [1, 1], width=4, image_size=32)
+    healthy.train()(images)  # the norms' statistics
+    assert dead_report(healthy.eval(), images) == {}
+    system = LeNet(hidden=[20, 16]).train()
+    for layer in system.hidden:
+        nn.init.zeros_(layer.bias)
+        nn.init.eye_(layer.weight)
     assert dead_report(system, images) == {}
     with torch.no_grad():
         system.convs[0].bias[3] = -100

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MethodType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -241,8 +242,10 @@ def _relabelled(case: Case, share: float, parts: tuple[str, ...], seed: int) -> 
 
 
 def _flipped_sign(case: Case, seed: int) -> Case:
-    right = case.system.loss
-    object.__setattr__(case.system, "loss", lambda batch: {key: -value for key, value in right(batch).items()})
+    def negative(self: System, batch: Batch) -> Losses:
+        return {key: -value for key, value in type(self).loss(self, batch).items()}
+
+    object.__setattr__(case.system, "loss", MethodType(negative, case.system))
     return case
 
 

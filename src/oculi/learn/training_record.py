@@ -158,7 +158,7 @@ def curve_shape(loss: Sequence[float], target: float | None = None) -> Shape:
     few = max(1, len(loss) // 20)
     values = torch.tensor(loss, dtype=torch.float64)
     begin, half = float(values[:few].mean()), values[len(values) // 2 :]
-    end, scale = float(values[-max(1, len(loss) // 5) :].median()), max(abs(begin), 1e-12)
+    end, scale = float(values[-max(1, len(loss) // 5) :].mean()), max(abs(begin), 1e-12)
     if end < (begin - scale / 2 if target is None else target):
         return "falls"
     if end > begin + 9 * scale or float(half.max()) > begin + 99 * scale:
