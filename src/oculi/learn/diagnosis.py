@@ -195,9 +195,10 @@ _DOES_NOT_LEARN = (
 
 
 def _label_noise(record: Record) -> Finding | None:
-    """An estimate that stays while training goes on; on training samples too, until they are learned by heart."""
+    """An estimate that stays while training goes on. Where training samples are learned by heart, validation samples
+    are answered too badly to blame their labels."""
     share = 0.0
-    for part in ("train", "validation"):
+    for part in ("train",) if _gap(record) >= 0.1 else ("train", "validation"):
         noise = [probe.noise for probe in record.probes if probe.part == part]
         if noise and noise[-1] > 0.6 * noise[len(noise) // 2]:
             share = max(share, noise[-1])
@@ -206,12 +207,15 @@ def _label_noise(record: Record) -> Finding | None:
 
 def _overfitting(record: Record) -> Finding | None:
     train, validation = record.last("train"), record.last("validation")
-    if train is None or validation is None:
-        return None
-    gap = train.accuracy - validation.accuracy
-    if gap < 0.1:
+    if train is None or validation is None or _gap(record) < 0.1:
         return None
     return found("overfitting", f"{train.accuracy:.1%} right on training pictures, {validation.accuracy:.1%} on others")
+
+
+def _gap(record: Record) -> float:
+    """Accuracy on training samples above that on validation samples."""
+    train, validation = record.last("train"), record.last("validation")
+    return 0.0 if train is None or validation is None else train.accuracy - validation.accuracy
 
 
 def _by_curve(record: Record) -> list[Finding]:
