@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from oculi.learn.field_rules import follow
 from oculi.learn.multiply_adds import multiply_adds, named_arguments, operation_name
-from oculi.learn.receptive_fields import Field, follow
+from oculi.learn.receptive_fields import Field
 from oculi.system import System, evaluating
 from oculi.types import images_only
 
