@@ -9,8 +9,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from oculi.backbones.efficientnet import EfficientNet
 from oculi.backbones.lenet import LeNet
+from oculi.backbones.mobilenet_v2 import MobileNetV2
 from oculi.backbones.resnet import ResNet
+from oculi.backbones.swin import Swin
 from oculi.backbones.vit import ViT
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.learn.inspection import inspect
@@ -39,22 +42,39 @@ def test_lenet_row_by_row():
     assert found.receptive_field == (math.inf, math.inf)
 
 
-@pytest.mark.parametrize(
-    ("name", "network", "billions"),
-    [
-        ("resnet18", lambda: ResNet(), 1.814),
-        ("resnet50", lambda: ResNet(1000, [3, 4, 6, 3], True), 4.089),
-    ],
-)
-def test_published_figures(name, network, billions):
-    found = inspect(network(), 224)
-    weights = getattr(torchvision().models, f"{name.replace('resnet', 'ResNet')}_Weights")
-    meta = weights.IMAGENET1K_V1.meta
-    assert found.parameters == meta["num_params"]
-    assert found.multiply_adds / 1e9 == pytest.approx(meta["_ops"], abs=1e-3)
-    assert found.multiply_adds / 1e9 == pytest.approx(billions, abs=1e-3)
+PUBLISHED = {
+    "ResNet18": lambda: ResNet(),
+    "ResNet50": lambda: ResNet(1000, [3, 4, 6, 3], True),
+    "MobileNet_V2": lambda: MobileNetV2(),
+    "EfficientNet_B0": lambda: EfficientNet(),
+    "Swin_T": lambda: Swin(),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures(name):
+    """Parameters and billions of multiply-adds as torchvision publishes them with its weights."""
+    found = inspect(PUBLISHED[name](), 224)
+    published = getattr(torchvision().models, f"{name}_Weights").IMAGENET1K_V1.meta
+    assert found.parameters == published["num_params"]
+    assert found.multiply_adds / 1e9 == pytest.approx(published["_ops"], abs=1e-3)
     assert found.size == (224, 224)
     assert sum(layer.parameters for layer in found.layers) == found.parameters
+
+
+def test_resnet50_by_the_paper():
+    found = inspect(ResNet(1000, [3, 4, 6, 3], True), 224)
+    assert found.multiply_adds / 1e9 == pytest.approx(4.09, abs=0.005)
+    maps = [layer for layer in found.layers if layer.kind == "Conv2d"]
+    assert maps[0].receptive_field == (7, 7)
+    assert max(layer.receptive_field for layer in maps) == (427, 427)
+    assert {layer.stride for layer in maps} == {(2, 2), (4, 4), (8, 8), (16, 16), (32, 32)}
+
+
+def test_windows_stay_windows_in_swin():
+    first = next(layer for layer in inspect(Swin(), 224).layers if "dot_product" in layer.kind)
+    assert first.receptive_field == (28, 28)
+    assert first.stride == (4, 4)
 
 
 NETWORKS = {
