@@ -151,7 +151,7 @@ def _shuffle(given: dict[str, Any], fields: list[tuple[Tensor, Field]], output: 
 
 def _pad(given: dict[str, Any], fields: list[tuple[Tensor, Field]], output: Tensor) -> Field:
     field = fields[0][1]
-    padding = given.get("pad", given.get("padding"))
+    padding = list(given["pad"] if "pad" in given else given["padding"])
     dims = list(field.dims)
     for k, before in enumerate(padding[::2]):
         position = len(dims) - 1 - k
@@ -301,8 +301,8 @@ def _mix(given: dict[str, Any], fields: list[tuple[Tensor, Field]], output: Tens
 def _product(given: dict[str, Any], fields: list[tuple[Tensor, Field]], output: Tensor) -> Field:
     """Matrix products: rows of the left, columns of the right, everything between them summed."""
     known = {id(tensor): field for tensor, field in fields}
-    left = given.get("mat1", given.get("batch1", given.get("self")))
-    right = given.get("mat2", given.get("batch2"))
+    names = ("batch1", "batch2") if "batch1" in given else ("mat1" if "mat1" in given else "self", "mat2")
+    left, right = given[names[0]], given[names[1]]
     seen, dims = [], [_plain(n) for n in output.shape]
     for tensor, summed, kept in ((left, -1, -2), (right, -2, -1)):
         field = known.get(id(tensor))

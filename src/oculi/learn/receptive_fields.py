@@ -74,7 +74,7 @@ class Field:
         """The interval's ends moved along one axis."""
         lows, highs = list(self.low), list(self.high)
         lows[axis], highs[axis] = lows[axis] + low, highs[axis] + high
-        return replace(self, low=tuple(lows), high=tuple(highs))
+        return replace(self, low=(lows[0], lows[1]), high=(highs[0], highs[1]))
 
     def mixed(self, dims: Iterable[int]) -> Field:
         """Every element sees what all positions along these dimensions saw."""
@@ -82,7 +82,7 @@ class Field:
         for run in [run for dim in dims for run in self.dims[dim] if run.axis != NO_AXIS and run.count > 1]:
             reach, axis = (run.count - 1) * run.step, run.axis
             if field.high[axis] - field.low[axis] + 1 + reach >= self.size[axis]:
-                field = replace(field, whole=tuple(w or k == axis for k, w in enumerate(field.whole)))
+                field = replace(field, whole=(field.whole[0] or axis == 0, field.whole[1] or axis == 1))
             else:
                 field = field.moved(axis, -reach / 2, reach / 2)
         return field
