@@ -273,7 +273,7 @@ def _dead(case: Case, seed: int) -> Case:
 
 def _slow(case: Case, seed: int) -> Case:
     def read(sample: Sample, index: int) -> Sample:
-        time.sleep(0.0005)
+        time.sleep(0.0015)
         return sample
 
     splits = replace(case.splits, train=Changed(case.splits.train, read))
