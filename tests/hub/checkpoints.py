@@ -9,14 +9,23 @@ from oracles import timm, torchvision
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 CONVNEXT_PREPROCESSOR = {  # the old spelling of many published repositories
-    "feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875, "resample": 3,
-    "do_normalize": True, "do_resize": True,
+    "feature_extractor_type": "ConvNextFeatureExtractor",
+    "size": 224,
+    "crop_pct": 0.875,
+    "resample": 3,
+    "do_normalize": True,
+    "do_resize": True,
     **IMAGENET,
 }
 VIT_PREPROCESSOR = {
-    "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "resample": 2,
-    "do_normalize": True, "do_resize": True, "do_rescale": True,
-    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    "image_processor_type": "ViTImageProcessor",
+    "size": {"height": 32, "width": 32},
+    "resample": 2,
+    "do_normalize": True,
+    "do_resize": True,
+    "do_rescale": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
 }
 
 

@@ -8,18 +8,33 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import oculi
-from hub.checkpoints import CONVNEXT_PREPROCESSOR, VIT_PREPROCESSOR, edit, write_timm, write_torchvision
+from hub.checkpoints import CONVNEXT_PREPROCESSOR, VIT_PREPROCESSOR, edit
 from oculi.backbones.resnet import ResNet
-from oculi.hub.renames import fill, translate
+from oculi.hub import timm, torchvision
+from oculi.hub.renames import Layout, fill, translate
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
+THEIRS = [("stem.0.", "conv1."), ("stem.1.", "bn1."), ("head.", "fc.")]
+THEIRS += [
+    (f"stages.0.0.convs.{i}.{j}.", f"layer1.0.{kind}{i + 1}.") for i in (0, 1) for j, kind in enumerate(("conv", "bn"))
+]
+
 
 @pytest.fixture
-def folder(tmp_path):
-    """A small ResNet in timm's format."""
-    write_timm(tmp_path / "timm", "resnet18", num_classes=2)
-    return tmp_path / "timm"
+def folder(tmp_path, monkeypatch):
+    """A checkpoint in timm's format, of a network so small that it is quickly written."""
+    small = Layout(ResNet, {"depths": [1], "width": 4}, torchvision.RESNET)
+    monkeypatch.setattr(timm, "NETWORKS", {"resnet18": small})
+    tensors = {name: value for name, value in ResNet(2, [1], width=4).state_dict().items() if "pixel" not in name}
+    for ours, theirs in THEIRS:
+        tensors = {name.replace(ours, theirs): value for name, value in tensors.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    pictures = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": "resnet18", "num_classes": 2, "pretrained_cfg": pictures}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert oculi.load(tmp_path).config["num_classes"] == 2
+    return tmp_path
 
 
 def change(folder, edited):
@@ -47,18 +62,18 @@ def settings(folder, **changes):
     [
         (
             lambda folder: change(folder, rename),
-            r"the weights do not fit ResNet: surplus: layer5.weight \[64, 64, 3, 3\]; "
-            r"missing: stages.0.0.convs.0.0.weight \[64, 64, 3, 3\]$",
+            r"the weights do not fit ResNet: surplus: layer5.weight \[4, 4, 3, 3\]; "
+            r"missing: stages.0.0.convs.0.0.weight \[4, 4, 3, 3\]$",
         ),
         (
-            lambda folder: change(folder, lambda tensors: tensors.update({"fc.weight": torch.zeros(3, 512)})),
-            r"wrong shape: fc.weight: expected \[2, 512\], got \[3, 512\]$",
+            lambda folder: change(folder, lambda tensors: tensors.update({"fc.weight": torch.zeros(3, 4)})),
+            r"wrong shape: fc.weight: expected \[2, 4\], got \[3, 4\]$",
         ),
         (
             lambda folder: edit(folder, num_classes=5),
-            r"wrong shape: fc.weight: expected \[5, 512\], got \[2, 512\], fc.bias",
+            r"wrong shape: fc.bias: expected \[5\], got \[2\], fc.weight: expected \[5, 4\], got \[2, 4\]$",
         ),
-        (lambda folder: change(folder, dict.clear), r"missing: stem.0.weight \[64, 3, 7, 7\], .* and \d+ more$"),
+        (lambda folder: change(folder, dict.clear), r"missing: stem.0.weight \[4, 3, 7, 7\], .* and \d+ more$"),
         (truncate, r"model.safetensors: broken weights"),
         (lambda folder: (folder / "model.safetensors").unlink(), "expected model.safetensors or pytorch_model.bin"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
@@ -66,7 +81,7 @@ def settings(folder, **changes):
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (
             lambda folder: edit(folder, architecture="resnet19"),
-            "architecture: expected one of resnet18, .*got resnet19",
+            "architecture: expected one of resnet18, got resnet19",
         ),
         (lambda folder: edit(folder, pretrained_cfg=None), "configuration: KeyError: 'pretrained_cfg'"),
         (lambda folder: edit(folder, model_args={"stem_type": "deep"}), "model_args: stem_type cannot be set"),
@@ -96,7 +111,7 @@ def test_broken_folders(folder, damage, message):
         ({"model_type": "vit"}, {}, "configuration: KeyError: 'size'"),
         ({"model_type": "vit"}, {**VIT_PREPROCESSOR, "size": {"longest_edge": 9}}, "size: expected height and width"),
         ({"model_type": "vit"}, {**CONVNEXT_PREPROCESSOR, "image_std": None}, "std: expected 3 numbers, got None"),
-        ({"model_type": "vit", "patch_size": 7}, VIT_PREPROCESSOR, "ViT cannot be built: patch: expected a divisor"),
+        ({"model_type": "vit", "patch_size": 5}, VIT_PREPROCESSOR, "ViT cannot be built: patch: expected a divisor"),
     ],
 )
 def test_transformers_configurations(tmp_path, config, preprocessor, message):
@@ -134,7 +149,7 @@ def test_other_broken_files(tmp_path):
     (tmp_path / "mine.pth").write_bytes(b"")
     with pytest.raises(BadCheckpoint, match=r"mine.pth: expected a name that begins with one of resnet18,"):
         oculi.load(tmp_path / "mine.pth")
-    write_torchvision(tmp_path / "resnet18-12345678.pth", "resnet18", num_classes=2)
+    torch.save({}, tmp_path / "resnet18-12345678.pth")
     with pytest.raises(BadCheckpoint, match="expected a SHA-256 that begins with 12345678"):
         oculi.load(tmp_path / "resnet18-12345678.pth")
 
@@ -154,7 +169,7 @@ def test_nothing_is_copied_where_something_does_not_fit():
     before = {name: value.clone() for name, value in ours.state_dict().items()}
     tensors = {name: value + 1 for name, value in ours.state_dict().items() if not name.startswith("pixel")}
     tensors["head.weight"] = torch.zeros(3, 4)
-    with pytest.raises(BadCheckpoint, match="test: .*wrong shape: head.weight"):
+    with pytest.raises(BadCheckpoint, match=r"test: .*wrong shape: head.weight"):
         fill(ours, tensors, {"*": "<1>"}, "test")
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -162,9 +177,9 @@ def test_nothing_is_copied_where_something_does_not_fit():
 
 def test_two_tensors_for_one_place_are_surplus():
     ours = ResNet(2, [1], width=4)
-    tensors = {f"{prefix}{name}": value for name, value in ours.state_dict().items() for prefix in ("x.", "y.")}
-    with pytest.raises(BadCheckpoint, match=r"surplus: y.stem.0.weight \[4, 3, 7, 7\] \(as well as x.stem.0.weight\)"):
-        fill(ours, tensors, {"x.*": "<1>", "y.*": "<1>"}, "test")
+    tensors = {f"{prefix}stem.0.weight": torch.zeros(4, 3, 7, 7) for prefix in "xy"}
+    with pytest.raises(BadCheckpoint, match=r"surplus: ystem.0.weight \[4, 3, 7, 7\] \(as well as xstem.0.weight\); missing"):
+        fill(ours, tensors, {"x*": "<1>", "y*": "<1>"}, "test")
 
 
 def test_a_centre_crop_keeps_its_part_of_the_shorter_side():

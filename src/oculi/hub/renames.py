@@ -58,14 +58,14 @@ class Description:
 def build(described: Description, tensors: Mapping[str, Tensor], source: str) -> System:
     """The system with the file's weights, in eval mode. Raises BadCheckpoint, naming `source`, where they do not fit."""
     arguments = {**described.layout.arguments, **described.arguments}
+    channels = described.contract.channels
+    for name, values in (("mean", described.mean), ("std", described.std)):
+        if not isinstance(values, list) or sum(isinstance(x, int | float) for x in values) != channels:
+            raise BadCheckpoint(f"{source}: {name}: expected {channels} numbers, got {values}")
     try:
         system = described.layout.system(**arguments)
     except ValueError as error:
         raise BadCheckpoint(f"{source}: {described.layout.system.__name__} cannot be built: {error}") from None
-    channels = described.contract.channels
-    for name, values in (("mean", described.mean), ("std", described.std)):
-        if len(values) != channels or not all(isinstance(value, int | float) for value in values):
-            raise BadCheckpoint(f"{source}: {name}: expected {channels} numbers, got {values}")
     if described.class_names is not None and len(described.class_names) != arguments["num_classes"]:
         wanted, got = arguments["num_classes"], len(described.class_names)
         raise BadCheckpoint(f"{source}: class names: expected {wanted}, got {got}")
