@@ -1,7 +1,7 @@
 r"""Renaming a foreign file's tensors to ours: small tables, read line by line.
 
 A rule is `their name: our name`. In their name `#` stands for a number and `*` for any rest; in ours `<1>` is the first
-of these, `<2>` the second, `<1-1>` the first less one:
+of these, `<2>` the second, `<1-1>` the first less one, `<1+1>` the first and one:
 
     "layer#.#.conv#.*": "stages.<1-1>.<2>.convs.<3-1>.0.<4>"      layer2.0.conv1.weight -> stages.1.0.convs.0.0.weight
 
@@ -18,7 +18,7 @@ surplus tensor and a wrong shape are one error that names them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
@@ -40,7 +40,11 @@ class Layout:
 
     system: type[System]
     arguments: Mapping[str, Any]
-    rules: Rules
+    rules: Rules | Callable[[Any, Iterable[str]], Rules]
+
+    def rules_for(self, system: System, names: Iterable[str]) -> Rules:
+        """The table; where the names depend on the depths it is made from the built system and the file's names."""
+        return self.rules if isinstance(self.rules, Mapping) else self.rules(system, names)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def build(described: Description, tensors: Mapping[str, Tensor], source: str) ->
     if described.class_names is not None and len(described.class_names) != arguments["num_classes"]:
         wanted, got = arguments["num_classes"], len(described.class_names)
         raise BadCheckpoint(f"{source}: class names: expected {wanted}, got {got}")
-    fill(system, tensors, described.layout.rules, source)
+    fill(system, tensors, described.layout.rules_for(system, tensors), source)
     system.contract = described.contract
     system.class_names = described.class_names
     system.set_statistics(torch.tensor(described.mean), torch.tensor(described.std))
@@ -78,7 +82,7 @@ def build(described: Description, tensors: Mapping[str, Tensor], source: str) ->
 
 def fill(system: System, tensors: Mapping[str, Tensor], rules: Rules, source: str) -> None:
     """Copy the renamed tensors into the system; nothing is copied where one does not fit."""
-    wanted = {name: value for name, value in system.state_dict().items() if name not in OURS_ALONE}
+    wanted = {name: value for name, value in system.state_dict().items() if name.rpartition(".")[2] not in OURS_ALONE}
     found, surplus = _renamed(tensors, rules, wanted)
     missing = [
         f"{name} {list(value.shape)}"
@@ -107,6 +111,18 @@ def translate(name: str, rules: Rules) -> tuple[str, ...] | None:
             targets = (target,) if isinstance(target, str) else target or ()
             return tuple(_expanded(template, matched) for template in targets)
     return None
+
+
+def numbered(names: Iterable[str], pattern: str) -> list[str]:
+    """The beginnings of names that match the pattern, in the order of their numbers.
+
+    >>> numbered(["a.10.w", "a.2.w", "a.2.b", "c.w"], "a.#")
+    ['a.2', 'a.10']
+    """
+    expression = re.compile(re.escape(pattern).replace(r"\#", r"(\d+)"))
+    found = (expression.match(name) for name in names)
+    order = {match[0]: [int(number) for number in match.groups()] for match in found if match}
+    return sorted(order, key=lambda name: order[name])
 
 
 def _renamed(
@@ -154,9 +170,9 @@ def _expression(pattern: str) -> re.Pattern[str]:
 def _expanded(template: str, matched: re.Match[str]) -> str:
     def number(place: re.Match[str]) -> str:
         text = matched[int(place[1])]
-        return text if place[2] is None else str(int(text) - int(place[2]))
+        return text if place[2] is None else str(int(text) + int(place[2]))
 
-    return re.sub(r"<(\d)(?:-(\d+))?>", number, template)
+    return re.sub(r"<(\d)([+-]\d+)?>", number, template)
 
 
 def _squeezed(tensor: Tensor) -> list[int]:

@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from oculi.backbones.convnext import ConvNeXt
 from oculi.backbones.resnet import ResNet
+from oculi.backbones.swin import Swin
 from oculi.backbones.vit import ViT
 from oculi.hub.renames import Description, Layout, Rules
 from oculi.input_contract import InputContract
@@ -44,6 +46,35 @@ _VIT_BODY = {
     "pooler.*": None,  # the tanh layer of the bare model, which nothing after it uses
     "embeddings.mask_token": None,  # of masked pre-training
 }
+_CONVNEXT_BODY = {
+    "embeddings.patch_embeddings.*": "entries.0.0.<1>",
+    "embeddings.layernorm.*": "entries.0.1.<1>",
+    "encoder.stages.#.downsampling_layer.#.*": "entries.<1>.<2>.<3>",
+    "encoder.stages.#.layers.#.layer_scale_parameter": "stages.<1>.<2>.scale",
+    "encoder.stages.#.layers.#.dwconv.*": "stages.<1>.<2>.depthwise.<3>",
+    "encoder.stages.#.layers.#.layernorm.*": "stages.<1>.<2>.norm.<3>",
+    "encoder.stages.#.layers.#.pwconv1.*": "stages.<1>.<2>.mlp.0.<3>",
+    "encoder.stages.#.layers.#.pwconv2.*": "stages.<1>.<2>.mlp.2.<3>",
+    "layernorm.*": "norm.<1>",
+}
+_SWIN_BODY = {
+    "embeddings.patch_embeddings.projection.*": "patches.<1>",
+    "embeddings.norm.*": "patches_norm.<1>",
+    "embeddings.mask_token": None,  # of masked pre-training
+    "encoder.layers.#.downsample.reduction.*": "merges.<1+1>.reduce.<2>",
+    "encoder.layers.#.downsample.norm.*": "merges.<1+1>.norm.<2>",
+    "encoder.layers.#.blocks.#.layernorm_before.*": "stages.<1>.<2>.norms.0.<3>",
+    "encoder.layers.#.blocks.#.layernorm_after.*": "stages.<1>.<2>.norms.1.<3>",
+    "encoder.layers.#.blocks.#.attention.self.query.*": "stages.<1>.<2>.attention.query_key_value.<3> 1/3",
+    "encoder.layers.#.blocks.#.attention.self.key.*": "stages.<1>.<2>.attention.query_key_value.<3> 2/3",
+    "encoder.layers.#.blocks.#.attention.self.value.*": "stages.<1>.<2>.attention.query_key_value.<3> 3/3",
+    "encoder.layers.#.blocks.#.attention.self.relative_position_bias_table": "stages.<1>.<2>.attention.table",
+    "encoder.layers.#.blocks.#.attention.self.relative_position_index": None,
+    "encoder.layers.#.blocks.#.attention.output.dense.*": "stages.<1>.<2>.attention.out.<3>",
+    "encoder.layers.#.blocks.#.intermediate.dense.*": "stages.<1>.<2>.mlp.0.<3>",
+    "encoder.layers.#.blocks.#.output.dense.*": "stages.<1>.<2>.mlp.2.<3>",
+    "layernorm.*": "norm.<1>",
+}
 
 
 def _both(prefix: str, body: Rules, head: Rules) -> Rules:
@@ -53,6 +84,8 @@ def _both(prefix: str, body: Rules, head: Rules) -> Rules:
 
 RESNET = _both("resnet.", _RESNET_BODY, {"classifier.1.*": "head.<1>"})
 VIT = _both("vit.", _VIT_BODY, {"classifier.*": "head.<1>"})
+CONVNEXT = _both("convnext.", _CONVNEXT_BODY, {"classifier.*": "head.<1>"})
+SWIN = _both("swin.", _SWIN_BODY, {"classifier.*": "head.<1>"})
 
 
 def _expect(config: Config, source: str, **wanted: Any) -> None:
@@ -62,7 +95,7 @@ def _expect(config: Config, source: str, **wanted: Any) -> None:
             raise BadCheckpoint(f"{source}: {name}: expected {value!r}, got {config[name]!r}")
 
 
-def _resnet(config: Config, tensors: Tensors, source: str) -> Layout:
+def _resnet(config: Config, source: str) -> Layout:
     bottleneck, width = config.get("layer_type", "bottleneck") == "bottleneck", config.get("embedding_size", 64)
     sizes = [width * 2**stage * (4 if bottleneck else 1) for stage in range(len(config["depths"]))]
     _expect(config, source, hidden_sizes=sizes, hidden_act="relu")
@@ -70,7 +103,7 @@ def _resnet(config: Config, tensors: Tensors, source: str) -> Layout:
     return Layout(ResNet, {"depths": config["depths"], "bottleneck": bottleneck, "width": width}, RESNET)
 
 
-def _vit(config: Config, tensors: Tensors, source: str) -> Layout:
+def _vit(config: Config, source: str) -> Layout:
     _expect(config, source, hidden_act="gelu", qkv_bias=True)
     arguments = {
         "patch": config.get("patch_size", 16),
@@ -84,7 +117,35 @@ def _vit(config: Config, tensors: Tensors, source: str) -> Layout:
     return Layout(ViT, arguments, VIT)
 
 
-NETWORKS: dict[str, Callable[[Config, Tensors, str], Layout]] = {"resnet": _resnet, "vit": _vit}
+def _convnext(config: Config, source: str) -> Layout:
+    _expect(config, source, hidden_act="gelu")
+    arguments = {
+        "depths": config.get("depths") or [3, 3, 9, 3],
+        "widths": config.get("hidden_sizes") or [96, 192, 384, 768],
+        "patch": config.get("patch_size", 4),
+    }
+    return Layout(ConvNeXt, arguments, CONVNEXT)
+
+
+def _swin(config: Config, source: str) -> Layout:
+    _expect(config, source, hidden_act="gelu", qkv_bias=True, mlp_ratio=4.0, layer_norm_eps=1e-5)
+    _expect(config, source, use_absolute_embeddings=False)
+    arguments = {
+        "width": config.get("embed_dim", 96),
+        "depths": config.get("depths", [2, 2, 6, 2]),
+        "heads": config.get("num_heads", [3, 6, 12, 24]),
+        "window": config.get("window_size", 7),
+        "patch": config.get("patch_size", 4),
+    }
+    return Layout(Swin, arguments, SWIN)
+
+
+NETWORKS: dict[str, Callable[[Config, str], Layout]] = {
+    "resnet": _resnet,
+    "vit": _vit,
+    "convnext": _convnext,
+    "swin": _swin,
+}
 HEADS = ("classifier.bias", "classifier.1.bias")
 
 
@@ -93,7 +154,7 @@ def describe(config: Config, preprocessor: Config, tensors: Tensors, source: str
     network = NETWORKS.get(config["model_type"])
     if network is None:
         raise BadCheckpoint(f"{source}: model_type: expected one of {', '.join(NETWORKS)}, got {config['model_type']}")
-    layout = network(config, tensors, source)
+    layout = network(config, source)
     channels = config.get("num_channels", 3)
     contract = _contract(preprocessor, channels, source)
     classes = next((len(tensors[name]) for name in HEADS if name in tensors), 0)
