@@ -178,7 +178,9 @@ def test_nothing_is_copied_where_something_does_not_fit():
 def test_two_tensors_for_one_place_are_surplus():
     ours = ResNet(2, [1], width=4)
     tensors = {f"{prefix}stem.0.weight": torch.zeros(4, 3, 7, 7) for prefix in "xy"}
-    with pytest.raises(BadCheckpoint, match=r"surplus: ystem.0.weight \[4, 3, 7, 7\] \(as well as xstem.0.weight\); missing"):
+    with pytest.raises(
+        BadCheckpoint, match=r"surplus: ystem.0.weight \[4, 3, 7, 7\] \(as well as xstem.0.weight\); missing"
+    ):
         fill(ours, tensors, {"x*": "<1>", "y*": "<1>"}, "test")
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import oculi
-from oculi.backbones.resnet import ResNet
 from hub.checkpoints import lively
+from oculi.backbones.resnet import ResNet
 from oculi.hub import fetching
 from oculi.hub import torchvision as torchvision_tables
 from oculi.hub.renames import Layout
