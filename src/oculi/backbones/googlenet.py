@@ -26,7 +26,7 @@ arXiv:1409.4842.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -133,9 +133,9 @@ class GoogLeNet(System):
         self.auxiliary_weight = auxiliary
         self.auxiliary = nn.ModuleList()
         if num_classes and auxiliary:
-            widths = [self.stages[1].get_submodule(str(place)).outputs for place in AUXILIARY]
+            given = [cast(int, self.stages[1].get_submodule(str(place)).outputs) for place in AUXILIARY]
             sizes = (scaled(128), scaled(1024))
-            self.auxiliary.extend(AuxiliaryClassifier(n, num_classes, *sizes, auxiliary_dropout) for n in widths)
+            self.auxiliary.extend(AuxiliaryClassifier(n, num_classes, *sizes, auxiliary_dropout) for n in given)
         kaiming_init(self)
 
     def _outputs(self, image: Float[Tensor, "b c h w"]) -> list[list[Tensor]]:
@@ -143,7 +143,7 @@ class GoogLeNet(System):
         outputs = [[self.stem(self.normalize(image))]]
         for pool, stage in zip(self.pools, self.stages, strict=True):
             x, given = pool(outputs[-1][-1]), []
-            for module in stage:
+            for module in cast(nn.ModuleList, stage):
                 x = module(x)
                 given.append(x)
             outputs.append(given)

@@ -81,7 +81,9 @@ class ViT(System):
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, 1 + (image_size // patch) ** 2, width))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, hidden, dropout=dropout, eps=eps) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, hidden, dropout=dropout, eps=eps) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width, eps=eps)
         self.head: nn.Module = nn.Identity()
         nn.init.normal_(self.positions, std=0.02)

@@ -23,7 +23,7 @@ Chollet: Xception: Deep Learning with Depthwise Separable Convolutions, 2016, ar
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -87,9 +87,10 @@ class Xception(System):
         first, second, low, medium, wide, last, separate, final = scaled
         small = stem == "small"
         edge = 1 if small else 0  # the paper's stem has no padding
-        self.stem = nn.ModuleList([conv_norm(in_channels, first, 3, 1 if small else 2), conv_norm(first, second, 3)])
-        for conv in self.stem:
-            conv.get_submodule("0").padding = (edge, edge)
+        stem_convs = [conv_norm(in_channels, first, 3, 1 if small else 2), conv_norm(first, second, 3)]
+        for conv in stem_convs:
+            cast(nn.Conv2d, conv[0]).padding = (edge, edge)
+        self.stem = nn.ModuleList(stem_convs)
         self.stages = nn.ModuleList(
             [
                 XceptionBlock([second, low, low], halve=True, activate=False, dense=dense),

@@ -83,8 +83,11 @@ MOBILENET_V1: Rules = {
 def inverted_residual_rules(system: MobileNetV2 | EfficientNet, names: Iterable[str]) -> Rules:
     """MobileNetV2 and EfficientNet; a block without an expansion calls its last convolution conv_pw, not conv_pwl."""
     rules = {
-        "conv_stem.*": "stem.0.<1>", "bn1.*": "stem.1.<1>",
-        "conv_head.*": "last.0.<1>", "bn2.*": "last.1.<1>", "classifier.*": "head.1.<1>",
+        "conv_stem.*": "stem.0.<1>",
+        "bn1.*": "stem.1.<1>",
+        "conv_head.*": "last.0.<1>",
+        "bn2.*": "last.1.<1>",
+        "classifier.*": "head.1.<1>",
     }
     for theirs, ours in zip(numbered(names, "blocks.#.#"), torchvision.blocks_of(system)):
         parts = [("conv_dw", "depthwise"), ("conv_pw", "project")]

@@ -235,9 +235,11 @@ def _relabelled(case: Case, share: float, parts: tuple[str, ...], seed: int) -> 
         shift = torch.randint(1, 10, (len(dataset),), generator=generator)
         shift *= torch.rand(len(dataset), generator=generator) < share
         turned = shift.tolist()
-        changed[part] = Changed(
-            dataset, lambda s, i, turned=turned: replace(s, label=((s.label or 0) + turned[i]) % 10)
-        )
+
+        def relabelled(sample: Sample, index: int, turned: list[int] = turned) -> Sample:
+            return replace(sample, label=((sample.label or 0) + turned[index]) % 10)
+
+        changed[part] = Changed(dataset, relabelled)
     return replace(case, splits=replace(case.splits, **changed))
 
 
