@@ -54,7 +54,7 @@ class Learner(pl.LightningModule):
         self.average: AveragedModel | None = None
         if training.ema or training.swa:
             kind = get_ema_multi_avg_fn(training.ema) if training.ema else None  # none: all alike
-            self.average = AveragedModel(system, multi_avg_fn=kind)
+            self.average = AveragedModel(system, multi_avg_fn=kind, use_buffers=bool(training.ema))  # batch norm's too
         self.average_from = training.steps - round(training.swa * training.steps) if training.swa else 0
         self.best = Best(training.stop)
         self.steps_done, self.log_every = 0, max(1, training.steps // 100)

@@ -88,7 +88,7 @@ def _trained(recipe: Recipe, progress: bool) -> dict[str, float]:
 def reproduce(name: str, results: str | Path = "results", progress: bool = True) -> Result:
     """Run the recipe from scratch and write its result; what it `needs` comes from the cache and is not timed."""
     recipe = catalogue.recipe(name)
-    for need in [*recipe.needs, *source_recipe(recipe)]:
+    for need in [*map(catalogue.recipe, recipe.needs), *source_recipe(recipe)]:
         cached(need, progress)
     started, worked = time.perf_counter(), time.process_time()
     figures = run_recipe(recipe, progress)

@@ -91,8 +91,10 @@ def train(
     splits: Splits | None = None,
     mlflow: str | None = None,
     devices: int = 1,
+    callbacks: list[Any] | None = None,
 ) -> Run:
-    """Train by recipe. `splits` replaces the recipe's data; `overrides` its keys, as {"training.lr": 0.01}.
+    """Train by recipe. `splits` replaces the recipe's data; `overrides` its keys, as {"training.lr": 0.01}; `callbacks`
+    are Lightning's, as the training doctor is one.
 
     Raises BadRecipe, BadData or BadCheckpoint before anything is written, FolderInUse when another run writes there,
     Diverged when the loss is no longer a number.
@@ -101,7 +103,7 @@ def train(
     recipe = recipe.with_overrides(overrides or {})
     target = Path(folder) if folder is not None else None
     with nullcontext() if target is None else only_writer(target):
-        return _train(recipe, target, resume, progress, splits, mlflow, devices)
+        return _train(recipe, target, resume, progress, splits, mlflow, devices, callbacks)
 
 
 def _train(
@@ -112,6 +114,7 @@ def _train(
     splits: Splits | None = None,
     mlflow: str | None = None,
     devices: int = 1,
+    callbacks: list[Any] | None = None,
 ) -> Run:
     from oculi.learn.learner import fit, seed_everything
 
@@ -128,7 +131,7 @@ def _train(
         with replacing(target / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
     if system.can("loss") and options.steps > 0:
-        fit(system, options, splits, target, resume, progress, mlflow=mlflow, devices=devices)
+        fit(system, options, splits, target, resume, progress, callbacks=callbacks, mlflow=mlflow, devices=devices)
     if system.can("fit"):
         from oculi.data.datasets import batches
 
