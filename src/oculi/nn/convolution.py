@@ -35,3 +35,13 @@ def kaiming_init(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def fan_in_init(network: nn.Module) -> None:
+    """He's initialisation of convolutions and linear layers by fan-in, biases zero: without batch norm, what comes out of
+    every layer is then as large as what went in, however the widths change."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
