@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -82,4 +83,6 @@ def timm() -> ModuleType:
 
 def torchattacks() -> ModuleType:
     """The torchattacks module; skips the test where the oracles are not installed."""
-    return oracle("torchattacks")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return oracle("torchattacks")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import oculi.learn.learner  # noqa: F401 - whole, since imports that are broken off midway would break later tests
 from oculi.cli import _EXTRAS, main
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]

@@ -9,7 +9,7 @@ import torch
 
 from oculi.data.sources import open_data
 from oculi.data.world import truth
-from oculi.data.world.dataset import BASELINE, World, step
+from oculi.data.world.dataset import BASELINE, World, class_of, step
 from oculi.data.world.render import rays, render, to_local
 from oculi.data.world.scenes import Knobs, class_shares, lay_out
 from oculi.data.world.shapes import SHAPES, dot, inside, intersect, normal
@@ -168,11 +168,14 @@ def test_balance_makes_a_long_tail():
     assert int(counts[4]) < 20
 
 
-@pytest.mark.parametrize("classes", [5, 20, 32])
+@pytest.mark.parametrize("classes", [5, 20, 32, 160])
 def test_classes_are_named_and_reached(classes):
-    splits = open_data("world", task="classification", size=16, train=300, classes=classes)
-    assert len(set(splits.class_names)) == classes
-    assert {s.label for s in splits.train.make(range(300))} == set(range(classes))
+    world = World(2000, "classification", size=16, classes=classes)
+    assert len(set(world.class_names)) == classes
+    scenes = lay_out(0, list(range(2000)), Knobs(objects=(1, 1)), classes, single=True)
+    labels = [class_of(scenes, i, classes) for i in range(2000)]
+    assert set(labels) == set(range(classes))
+    assert [sample.label for sample in world.make(range(20))] == labels[:20]
 
 
 def test_splits_share_no_scene():
@@ -184,7 +187,7 @@ def test_splits_share_no_scene():
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"task": "sleeping"}, "task"), ({"size": 4}, "size"), ({"train": 0}, "length"), ({"classes": 33}, "classes"),
+        ({"task": "sleeping"}, "task"), ({"size": 4}, "size"), ({"train": 0}, "length"), ({"classes": 161}, "classes"),
         ({"fields": ["smell"]}, "fields"), ({"objects": [3, 2]}, "objects"), ({"radius": [0, 1]}, "radius"),
         ({"texture": "silk"}, "texture"), ({"background": "sea"}, "background"), ({"fov": 180.0}, "fov"),
         ({"blur": -1.0}, "blur"), ({"noise": 2.0}, "noise"), ({"balance": 0.0}, "balance"), ({"lights": 0}, "lights"),

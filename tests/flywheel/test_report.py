@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from oculi.flywheel.charts import bars, lines
 from oculi.flywheel.report import Section, as_text, framed, write_page
+from oculi.learn.charts import bars, lines
 from oculi.predictions import PALETTE
 
 

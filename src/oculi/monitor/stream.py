@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
+from oculi.learn.charts import lines
 from oculi.monitor.data_drift import DataDrift, DriftReport
-from oculi.predictions import PALETTE
 
 
 @dataclass(frozen=True)
@@ -69,30 +69,12 @@ class Stream:
             ("what moved most", self.worst),
         ]
 
-    def plot(self, width: int = 640, height: int = 260) -> Image.Image:
-        """The largest KS of each window as a share of what raises the alarm; orange did, the line is where it begins."""
-        picture = Image.new("RGB", (width, height), (255, 255, 255))
-        draw = ImageDraw.Draw(picture)
-        left, right, top, bottom = 50, width - 16, 34, height - 34
+    def plot(self) -> Image.Image:
+        """The largest KS of each window as a share of what raises the alarm; windows that raised it are ringed."""
         shares = [max(c["ks"] for c in r.features.values()) / r.threshold for r in self.reports]
-        most, last = max([1.5, *shares]), max((r.last for r in self.reports), default=1)
-
-        def at(images: float, share: float) -> tuple[float, float]:
-            return left + (right - left) * images / last, bottom - (bottom - top) * share / most
-
-        draw.text((left, 8), "largest KS / alarm threshold, by window", fill=(0, 0, 0))
-        draw.text((right - 100, height - 20), "images seen", fill=(0, 0, 0))
-        draw.line([at(0, 0), at(last, 0)], fill=(0, 0, 0))
-        draw.line([at(0, 1), at(last, 1)], fill=(120, 120, 120))
-        for share in (0.0, 1.0):
-            draw.text((18, at(0, share)[1] - 6), f"{share:g}", fill=(0, 0, 0))
-        if self.change is not None:
-            draw.line([at(self.change, 0), at(self.change, most)], fill=(120, 120, 120))
-            draw.text((at(self.change, most)[0] + 4, top - 10), "change", fill=(0, 0, 0))
-        for report, share in zip(self.reports, shares, strict=True):
-            x, y = at(report.last, share)
-            draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=PALETTE[int(report.alarm)])
-        return picture
+        seen, rang = [r.last for r in self.reports], [r.alarm for r in self.reports]
+        what = "largest KS / alarm threshold"
+        return lines(seen, {what: shares}, "images seen", what, 1.0, rang, self.change)
 
 
 def watch(

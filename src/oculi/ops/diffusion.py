@@ -4,13 +4,18 @@ Forward      x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
 Posterior    mu~ = sqrt(abar_{t-1}) b_t / (1 - abar_t) x_0 + sqrt(a_t) (1 - abar_{t-1}) / (1 - abar_t) x_t
              b~  = (1 - abar_{t-1}) / (1 - abar_t) b_t
 
+Loss         ||eps - eps_theta(x_t, t)||^2 at a random step
+
 Ho et al., Denoising Diffusion Probabilistic Models, 2020; Song et al., Denoising Diffusion Implicit Models, 2021.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
@@ -22,6 +27,11 @@ def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1")
     return torch.linspace(start, end, steps)
+
+
+def paper_betas(steps: int) -> Tensor:
+    """DDPM's 1e-4 to 0.02, which is for 1000 steps; other numbers of steps need betas in proportion."""
+    return linear_betas(steps, 0.1 / steps, min(20 / steps, 0.999))
 
 
 def signal_levels(betas: Tensor) -> Tensor:
@@ -43,6 +53,13 @@ def add_noise(x0: Tensor, noise: Tensor, t: Tensor, alpha_bars: Tensor) -> Tenso
     """A draw of q(x_t | x_0) for given standard noise."""
     level = _level(alpha_bars, t, x0)
     return level.sqrt() * x0 + (1 - level).sqrt() * noise
+
+
+def noise_loss(network: Callable[[Tensor, Tensor], Tensor], x0: Tensor, alpha_bars: Tensor) -> Tensor:
+    """Mean squared error of the noise that `network(x_t, t)` sees, at one random step per picture."""
+    t = torch.randint(len(alpha_bars), (len(x0),), device=x0.device)
+    noise = torch.randn_like(x0)
+    return F.mse_loss(network(add_noise(x0, noise, t, alpha_bars), t), noise)
 
 
 def clean_from_noise(x: Tensor, noise: Tensor, t: Tensor, alpha_bars: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from oculi.backbones.resnet import ResNet
 from oculi.robust.fgsm import FGSM, loss_gradient, project
 from oculi.types import Batch, images_only
+from oracles import torchattacks
 
 
 def tiny():
@@ -18,9 +19,9 @@ def batch(n=4):
 
 
 @pytest.mark.parametrize("eps", [8 / 255, 0.1])
-def test_equals_torchattacks(torchattacks, eps):
+def test_equals_torchattacks(eps):
     system, data = tiny(), batch()
-    theirs = torchattacks.FGSM(system, eps=eps)(data.image, data.label)
+    theirs = torchattacks().FGSM(system, eps=eps)(data.image, data.label)
     torch.testing.assert_close(FGSM(eps)(system, data), theirs, rtol=0, atol=1e-6)
 
 

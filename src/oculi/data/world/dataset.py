@@ -10,11 +10,12 @@ from torch import Tensor
 
 from oculi.data.world import truth
 from oculi.data.world.render import Rendered, render
-from oculi.data.world.scenes import TEXTURES, Knobs, Scenes, class_shares, lay_out, look, moved
+from oculi.data.world.scenes import COLOUR_NAMES, TEXTURES, Knobs, Scenes, class_shares, lay_out, look, moved
 from oculi.data.world.shapes import SHAPES
 from oculi.types import Sample
 
 BLOCK = 32
+MOST_CLASSES = len(SHAPES) * len(TEXTURES) * len(COLOUR_NAMES)
 WARM_COOL = ("warm", "cool")
 TASKS = {
     "classification": ("label",),
@@ -51,8 +52,10 @@ class World:
             raise ValueError(f"length: expected at least one scene, got {length}")
         if not 16 <= size <= 1024:
             raise ValueError(f"size: expected 16 to 1024 pixels, got {size}")
-        if not 2 <= classes <= 32 or (task != "classification" and classes != len(SHAPES)):
-            raise ValueError(f"classes: expected 2 to 32 for classification, otherwise {len(SHAPES)}, got {classes}")
+        if not 2 <= classes <= MOST_CLASSES or (task != "classification" and classes != len(SHAPES)):
+            raise ValueError(
+                f"classes: expected 2 to {MOST_CLASSES} for classification, otherwise {len(SHAPES)}, got {classes}"
+            )
         unknown = [name for name in fields if name not in FIELDS]
         if unknown:
             raise ValueError(f"fields: expected some of {', '.join(FIELDS)}, got {unknown[0]!r}")
@@ -157,21 +160,25 @@ class World:
 
 
 def class_name(label: int, classes: int) -> str:
-    """`sphere`; of many classes `checker sphere` or `warm checker sphere`."""
-    shape, texture, tone = label % 5, label // 5 % len(TEXTURES), label // (5 * len(TEXTURES))
-    words = [WARM_COOL[tone]] if classes > 5 * len(TEXTURES) else []
-    words += [TEXTURES[texture]] if classes > 5 else []
-    return " ".join([*words, SHAPES[shape]])
+    """`sphere`; of many classes `checker sphere`, `warm checker sphere` or `red checker sphere`."""
+    plain, textured = len(SHAPES), len(SHAPES) * len(TEXTURES)
+    words = [SHAPES[label % plain]]
+    if classes > plain:
+        words.insert(0, TEXTURES[label // plain % len(TEXTURES)])
+    if classes > textured:
+        words.insert(0, (COLOUR_NAMES if classes > 2 * textured else WARM_COOL)[label // textured])
+    return " ".join(words)
 
 
 def class_of(scenes: Scenes, scene: int, classes: int) -> int:
     """The class of a scene's only object."""
     kind, texture, colour = (int(v[scene, 0]) for v in (scenes.kind, scenes.texture, scenes.colour))
+    plain, textured = len(SHAPES), len(SHAPES) * len(TEXTURES)
     label = kind
-    if classes > len(SHAPES):
-        label += len(SHAPES) * texture
-    if classes > len(SHAPES) * len(TEXTURES):
-        label += len(SHAPES) * len(TEXTURES) * (colour // 4)
+    if classes > plain:
+        label += plain * texture
+    if classes > textured:
+        label += textured * (colour if classes > 2 * textured else colour // 4)
     return label
 
 

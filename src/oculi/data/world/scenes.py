@@ -166,7 +166,9 @@ def class_shares(classes: int, balance: float) -> Float[Tensor, " classes"]:
 
 
 def _classes(own: Tensor, knobs: Knobs, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Shape, texture and colour; beyond five classes, textures and then warm or cool colours are part of the class."""
+    """Shape, texture and colour. Beyond five classes the texture is part of the class, beyond 20 whether the colour is
+    warm or cool, beyond 40 the colour itself.
+    """
     edges = class_shares(classes, knobs.balance).cumsum(0)[:-1]
     label = (own[0][..., None] >= edges).sum(-1)
     kind = label % len(SHAPES)
@@ -178,8 +180,11 @@ def _classes(own: Tensor, knobs: Knobs, classes: int) -> tuple[Tensor, Tensor, T
     colour = (own[2] * len(COLOURS)).long().clamp_max(len(COLOURS) - 1)
     if classes > len(SHAPES):
         texture = label // len(SHAPES) % len(TEXTURES)
-    if classes > len(SHAPES) * len(TEXTURES):
-        colour = colour % 4 + 4 * (label // (len(SHAPES) * len(TEXTURES)))
+    group = label // (len(SHAPES) * len(TEXTURES))
+    if classes > 2 * len(SHAPES) * len(TEXTURES):
+        colour = group
+    elif classes > len(SHAPES) * len(TEXTURES):
+        colour = colour % 4 + 4 * group
     return kind, texture, colour
 
 

@@ -1,4 +1,4 @@
-r"""Charts of a report, drawn with matplotlib: a line per series, or a bar per name. Colours that everyone tells apart."""
+r"""Charts, drawn with matplotlib: a line per series, or a bar per name. Colours that everyone tells apart."""
 
 from __future__ import annotations
 
@@ -14,20 +14,37 @@ _MARKERS = "os^Dv<>"
 
 
 def lines(
-    x: Sequence[float], series: Mapping[str, Sequence[float]], across: str, up: str, limit: float | None = None
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    across: str,
+    up: str,
+    limit: float | None = None,
+    marked: Sequence[bool] = (),
+    change: float | None = None,
 ) -> Image.Image:
-    """One line per series over `x`, told apart by colour and marker; `limit` is drawn as a dashed line."""
+    """One line per series over `x`, told apart by colour and marker; `limit` is drawn as a dashed line.
+
+    The points `marked` of every series are ringed in orange; at `change` stands a dotted upright line.
+    """
     figure, axes = _axes(across, up)
     for index, (name, values) in enumerate(series.items()):
         axes.plot(x, values, color=_colour(index), marker=_MARKERS[index % len(_MARKERS)], markersize=4, label=name)
+        rung = [i for i, mark in enumerate(marked) if mark]
+        axes.plot(
+            [x[i] for i in rung], [values[i] for i in rung], "o", color=_colour(1), markersize=8, fillstyle="none"
+        )
+    if change is not None:
+        axes.axvline(change, color="0.4", linestyle=":", label="change")
     if limit is not None:
         axes.axhline(limit, color="0.4", linestyle="--", label="alarm")
-    if len(series) > 1 or limit is not None:
+    if len(series) > 1 or limit is not None or change is not None:
         axes.legend(frameon=False)
     return _picture(figure)
 
 
-def bars(values: Mapping[str, float], across: str, marked: Sequence[str] = ()) -> Image.Image:
+def bars(
+    values: Mapping[str, float], across: str, marked: Sequence[str] = (), limit: float | None = None
+) -> Image.Image:
     """One horizontal bar per name with its figure beside it; those `marked` are orange and starred."""
     figure, axes = _axes(across, "", height=0.8 + 0.28 * len(values))
     names = list(values)[::-1]
@@ -36,6 +53,20 @@ def bars(values: Mapping[str, float], across: str, marked: Sequence[str] = ()) -
         [f"{name} *" if name in marked else name for name in names], [values[n] for n in names], color=colours
     )
     axes.bar_label(drawn, fmt="%.3g", padding=3)
+    if limit is not None:
+        axes.axvline(limit, color="0.4", linestyle="--")
+    axes.margins(x=0.15)
+    return _picture(figure)
+
+
+def points(values: Mapping[str, tuple[float, float]], across: str, up: str, log: bool = False) -> Image.Image:
+    """One named point per pair (across, up); `log` scales the first of them logarithmically."""
+    figure, axes = _axes(across, up, width=8.0, height=5.0)
+    for name, (x, y) in values.items():
+        axes.plot(x, y, "o", color=_colour(0))
+        axes.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    if log:
+        axes.set_xscale("log")
     axes.margins(x=0.15)
     return _picture(figure)
 

@@ -1,34 +1,17 @@
-r"""The command line: one verb per function below; their signatures and docstrings are the options and the help.
-
-A recipe's keys can be set on any verb that builds or trains: `--training.lr 0.01 --arguments.width 32 --data.path photos`.
-Bad input prints one line and exits with 2; `--debug` shows the traceback.
-"""
+"""The verbs of the command line. Their signatures and docstrings are the options and the help."""
 
 import json
-import re
-import sys
-from collections.abc import Callable, Sequence
-from inspect import signature
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from oculi import __version__, catalogue
+from oculi import catalogue
 from oculi.catalogue import BadRecipe, Recipe
+from oculi.cli.stubs import RECIPE_STUB, STUB
 
 Overrides = dict[str, Any]
-_EXTRAS = {  # the modules that each extra of pyproject.toml brings
-    "train": ("pytorch_lightning", "torchmetrics", "tensorboardX"),
-    "science": ("scipy", "skimage", "sklearn"),
-    "serve": ("fastapi", "uvicorn", "multipart", "prometheus_client"),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-    "track": ("mlflow", "sqlalchemy", "alembic"),
-    "hub": ("huggingface_hub",),
-    "rl": ("gymnasium",),
-    "plot": ("matplotlib",),
-}
-_SECTIONS = ("--arguments.", "--data.", "--training.", "--experiment.")
 
 
 def list_systems(family: str | None = None, json: bool = False) -> Any:
@@ -82,8 +65,8 @@ def new(place: str) -> Any:
         raise BadRecipe("src/oculi: no such folder; run `oculi new` at the root of a clone")
     title = "".join(word.capitalize() for word in name.split("_"))
     files = {
-        Path(f"src/oculi/{family}/{name}.py"): _STUB.format(title=title),
-        Path(f"src/oculi/recipes/{family}/{name}.yaml"): _RECIPE_STUB.format(family=family, name=name, title=title),
+        Path(f"src/oculi/{family}/{name}.py"): STUB.format(title=title),
+        Path(f"src/oculi/recipes/{family}/{name}.yaml"): RECIPE_STUB.format(family=family, name=name, title=title),
         Path(f"tests/parity/{family}/test_{name}.py"): f'"""{title} against its oracle."""\n',
     }
     there = [str(path) for path in files if path.exists()]
@@ -96,8 +79,8 @@ def new(place: str) -> Any:
 
 
 def train(
-    system: str, folder: str | None = None, resume: bool = False, mlflow: str | None = None, json: bool = False,
-    overrides: Overrides | None = None,
+    system: str, folder: str | None = None, resume: bool = False, mlflow: str | None = None, doctor: bool = False,
+    json: bool = False, overrides: Overrides | None = None,
 ) -> Any:  # fmt: skip
     """Train a system by its recipe and score it on its test data.
 
@@ -106,13 +89,19 @@ def train(
         folder: where the run is kept; runs/<system> by default
         resume: go on from the folder's last checkpoint
         mlflow: a tracking address, as sqlite:///runs.db
+        doctor: watch the run, for `oculi doctor`
         json: print JSON
     """
     from oculi.learn.evaluation import evaluate as scores_of
     from oculi.learn.training import train as run_training
 
     target = folder or f"runs/{system}"
-    run = run_training(system, target, overrides, resume=resume, progress=not json, mlflow=mlflow)
+    callbacks = []
+    if doctor:
+        from oculi.learn.training_doctor import TrainingDoctor
+
+        callbacks.append(TrainingDoctor())
+    run = run_training(system, target, overrides, resume=resume, progress=not json, mlflow=mlflow, callbacks=callbacks)
     return {"folder": target, **scores_of(run.system, run.splits, run.recipe.protocol)}
 
 
@@ -215,8 +204,7 @@ def reproduce(systems: list[str] | None = None, all: bool = False, results: str 
         rows.append({"system": name, "reached": result.reached, "minutes": round(result.minutes, 2), **result.figures})
         short += [f"{name}: {failure}" for failure in result.failed]
     if short:
-        print(_text(rows) if not json else _json(rows))
-        raise FellShort("; ".join(short))
+        raise FellShort("; ".join(short), rows)
     return rows
 
 
@@ -352,9 +340,40 @@ def monitor(
         moved = list(shown.pop("features").items())[:10]
         shown |= {name: ", ".join(f"{k} {v:.3g}" for k, v in f.items()) for name, f in moved}
     if report.alarm:
-        print(_json(shown) if json else _text(shown))
-        raise FellShort(f"drift: {report.worst} moved most, p = {report.p_value:.2g}")
+        raise FellShort(f"drift: {report.worst} moved most, p = {report.p_value:.2g}", shown)
     return shown
+
+
+def inspect(system: str, size: int | None = None, json: bool = False) -> Any:
+    """Show what each layer of a network gives, sees and costs, for one picture.
+
+    Args:
+        system: its name, a run's folder, or published weights as timm/resnet50.a1_in1k
+        size: side of the picture; the network's own by default
+        json: print JSON
+    """
+    from oculi.learn.inspection import inspect as inspection_of
+    from oculi.learn.training import build
+
+    network = build(system) if system in catalogue.names() else _load(system)
+    found = inspection_of(network, size)
+    return found.to_dict() if json else found.table()
+
+
+def doctor(folder: str, json: bool = False) -> Any:
+    """Name what is wrong with a run; exits with 1 when something is.
+
+    Args:
+        folder: of a run; one that was trained with --doctor says more than its curve does
+        json: print JSON
+    """
+    from oculi.learn.diagnosis import diagnose
+
+    findings = diagnose(folder)
+    if not findings:
+        return {"findings": []} if json else "nothing is wrong"
+    shown = {"findings": [vars(finding) for finding in findings]} if json else "\n".join(map(str, findings))
+    raise FellShort(f"{folder}: {', '.join(finding.cause.replace('_', ' ') for finding in findings)}", shown)
 
 
 def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 700) -> Any:
@@ -372,7 +391,11 @@ def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 700)
 
 
 class FellShort(Exception):
-    """A recipe did not reach its score, or pictures have drifted."""
+    """A recipe did not reach its score, or pictures have drifted; `found` is what the verb would have returned."""
+
+    def __init__(self, message: str, found: Any):
+        super().__init__(message)
+        self.found = found
 
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -391,122 +414,14 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export,
     "serve": serve,
     "monitor": monitor,
+    "inspect": inspect,
+    "doctor": doctor,
     "demo": demo,
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 (a score was not reached, drift), 2 (bad input) or 130 (interrupted)."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    try:
-        words, overrides = split_overrides(words)
-        verb, options = parse(words, bool(overrides))
-        if overrides:
-            options["overrides"] = overrides
-        result = VERBS[verb](**options)
-        if result != "":
-            print(_json(result) if options.get("json") else _text(result))
-        return 0
-    except KeyboardInterrupt:
-        print("oculi: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    except FellShort as error:
-        print(f"oculi: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        extra = next((e for e, modules in _EXTRAS.items() if (error.name or "").partition(".")[0] in modules), None)
-        if debug or extra is None:
-            raise
-        print(f"oculi: {error.name} is not installed: pip install 'oculi[{extra}]' (or oculi[all])", file=sys.stderr)
-        return 2
-    except (ValueError, OSError, RuntimeError, NotImplementedError) as error:
-        if debug:
-            raise
-        print(f"oculi: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-
-
-def parse(words: list[str], overridden: bool) -> tuple[str, dict[str, Any]]:
-    """The verb and its options. Exits with help, or with 2 for an unknown option."""
-    if not words or words[0] in ("-h", "--help", "--version"):
-        print(f"oculi {__version__}" if words == ["--version"] else _overview())
-        sys.exit(0)
-    verb, *rest = words
-    if verb not in VERBS:
-        raise BadRecipe(f"{verb}: no such verb{catalogue.nearest(verb, VERBS)}")
-    from jsonargparse import ArgumentParser  # a quarter of a second, so after what needs none
-
-    function = VERBS[verb]
-    lines = (function.__doc__ or "").splitlines()
-    epilog = _epilog(rest) if "overrides" in signature(function).parameters else ""
-    parser = ArgumentParser(prog=f"oculi {verb}", description=lines[0], epilog=epilog)
-    told = dict(line.strip().split(": ", 1) for line in lines if re.match(r" {8}\w+: ", line))
-    for name, argument in signature(function).parameters.items():
-        if argument.annotation is bool:
-            parser.add_argument(f"--{name}", action="store_true", help=told[name])
-        elif argument.default is argument.empty:
-            parser.add_argument(name, type=argument.annotation, help=told[name])
-        elif name != "overrides":
-            parser.add_argument(f"--{name}", type=argument.annotation, default=argument.default, help=told[name])
-    parsed = parser.parse_args(_with_lists(words)[1:])
-    if overridden and not epilog:
-        raise BadRecipe(f"{verb}: it takes no recipe keys")
-    return verb, dict(vars(parsed))
-
-
-def _overview() -> str:
-    lines = [f"    {name:10} {(function.__doc__ or '').splitlines()[0]}" for name, function in VERBS.items()]
-    about = "usage: oculi VERB [options]\n\nEvery vision system, from data to production."
-    return "\n".join([about, "", *lines, "", "`oculi VERB --help` explains a verb; --debug shows tracebacks."])
-
-
-def _with_lists(words: list[str]) -> list[str]:
-    """`predict FOLDER a.png b.png` and `reproduce a b`: the last positional takes what is left, as one JSON list."""
-    first = {"predict": 2, "reproduce": 1}.get(words[0] if words else "")
-    if first is None or "--help" in words or "-h" in words:
-        return words
-    end = next((i for i, word in enumerate(words) if i >= first and word.startswith("-")), len(words))
-    rest = words[first:end]
-    head = ["--systems=" + json.dumps(rest)] if words[0] == "reproduce" and rest else [json.dumps(rest)] if rest else []
-    return [*words[:first], *head, *words[end:]]
-
-
-def _epilog(words: list[str]) -> str:
-    """The keys of the recipe that is being asked about."""
-    name = next((word for word in words if word in catalogue.names()), None)
-    if name is None:
-        return "Recipe keys: --arguments.KEY, --data.KEY, --training.KEY VALUE; name a system to see its own."
-    recipe = catalogue.recipe(name)
-    known: dict[str, Any] = {f"arguments.{k}": v for k, v in catalogue.signature(recipe).items()}
-    known |= {f"arguments.{k}": v for k, v in recipe.arguments.items()}
-    known |= {f"{s}.{k}": v for s in ("data", "training") for k, v in getattr(recipe, s).items()}
-    return "Recipe keys and values: " + ", ".join(f"--{key} {value}" for key, value in known.items())
-
-
-def split_overrides(words: list[str]) -> tuple[list[str], Overrides]:
-    """Take `--section.key value` out of the words; values are YAML."""
-    rest, found = [], {}
-    position = 0
-    while position < len(words):
-        word = words[position]
-        position += 1
-        if not word.startswith(_SECTIONS):
-            rest.append(word)
-            continue
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            if position == len(words):
-                raise BadRecipe(f"--{key}: a value is missing")
-            value = words[position]
-            position += 1
-        found[key] = yaml.safe_load(value)
-    return rest, found
-
-
 def _load(folder: str) -> Any:
-    from oculi.system import load
+    from oculi.hub.loading import load
 
     return load(folder)
 
@@ -534,63 +449,3 @@ def _result(recipe: Recipe) -> dict[str, Any] | None:
 
 def _figures(result: dict[str, Any]) -> str:
     return ", ".join(f"{key} {result['figures'][key]:.4g}" for key in result["score"]) + f" in {result['minutes']} min"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        width = max(map(len, value), default=0)
-        return "\n".join(f"{key:{width}}  {_short(item)}" for key, item in value.items())
-    return "\n\n".join(_text(item) for item in value)
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) < 100 else text[:97] + "..."
-
-
-_STUB = '''r"""{title}: the idea in the field's words.
-
-    equations, shapes, units
-
-Author: Title, year, arXiv.
-"""
-
-from oculi.input_contract import InputContract
-from oculi.predictions import Classes
-from oculi.system import System
-from oculi.types import Batch, Losses
-
-
-class {title}(System):
-    """What it is."""
-
-    answer = Classes
-
-    def __init__(self, num_classes: int = 10, image_size: int = 64):
-        super().__init__(InputContract(image_size, image_size))
-
-    def loss(self, batch: Batch) -> Losses:
-        raise NotImplementedError
-
-    def predict(self, batch: Batch) -> list[Classes]:
-        raise NotImplementedError
-'''
-_RECIPE_STUB = """title: {title}
-summary: One line.
-paper: Author year, arXiv
-system: oculi.{family}.{name}.{title}
-arguments: {{num_classes: 10}}
-data: {{name: digits}}
-training: {{steps: 1000}}
-score: {{accuracy: ">= 0.9"}}
-tiny: {{num_classes: 10, image_size: 16}}
-"""
-
-if __name__ == "__main__":
-    sys.exit(main())
