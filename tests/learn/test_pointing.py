@@ -14,10 +14,10 @@ from oculi.types import Sample
 
 def test_the_highest_place_of_the_own_class_counts():
     maps = torch.zeros(3, 2, 4, 4)
-    maps[0, 1, 0, 3] = 1  # class 1 points to the upper right, which is where the first box is
-    maps[1, 1, 3, 0] = 1  # lower left: outside
-    maps[2, 0, 0, 3], maps[2, 1, 3, 0] = 1, 9  # the other class does not count
-    boxes = torch.tensor([[20.0, 2, 30, 12]]).repeat(3, 1)
+    maps[0, 1, 1, 2] = 1  # class 1 points to (20, 12) of 32 x 32 pixels, where the box is
+    maps[1, 1, 2, 1] = 1  # (12, 20): outside
+    maps[2, 0, 1, 2], maps[2, 1, 2, 1] = 1, 9  # the other class does not count
+    boxes = torch.tensor([[16.0, 8, 24, 16]]).repeat(3, 1)
     assert pointed(maps, torch.tensor([1, 1, 0]), boxes, 32, 32).tolist() == [True, False, True]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from oculi.backbones.alexnet import AlexNet
 from oracles import torchvision
@@ -9,9 +10,18 @@ from oracles import torchvision
 
 @pytest.fixture(scope="module")
 def pair():
+    """All convolutions of full width; fully connected layers of 32, since 58 million weights would cost seconds."""
     torch.manual_seed(0)
-    theirs = torchvision().models.alexnet()
-    ours = AlexNet()
+    with torch.device("meta"):
+        theirs = torchvision().models.alexnet()
+    for index, layer in enumerate(theirs.features):
+        if isinstance(layer, nn.Conv2d):
+            theirs.features[index] = nn.Conv2d(
+                layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
+            )
+    for index, (inputs, outputs) in {1: (256 * 36, 32), 4: (32, 32), 6: (32, 1000)}.items():
+        theirs.classifier[index] = nn.Linear(inputs, outputs)
+    ours = AlexNet(hidden=[32, 32])
     target = [key for key in ours.state_dict() if not key.startswith("pixel_")]
     ours.load_state_dict(dict(zip(target, theirs.state_dict().values(), strict=True)), strict=False)
     return theirs, ours
@@ -32,5 +42,9 @@ def test_equals_torchvision(pair, size):
     torch.testing.assert_close(ours.head.bias.grad, theirs.classifier[6].bias.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_number_of_parameters(pair):
-    assert sum(p.numel() for p in pair[1].parameters()) == 61_100_840
+def test_layers_of_the_full_size():
+    with torch.device("meta"):
+        theirs, ours = torchvision().models.alexnet(), AlexNet()
+    shapes = [v.shape for key, v in ours.state_dict().items() if not key.startswith("pixel_")]
+    assert shapes == [v.shape for v in theirs.state_dict().values()]
+    assert sum(p.numel() for p in ours.parameters()) == 61_100_840
