@@ -17,6 +17,7 @@ from oculi.backbones.mobilenet_v1 import MobileNetV1
 from oculi.backbones.mobilenet_v2 import MobileNetV2
 from oculi.backbones.se_resnet import SEResNet
 from oculi.backbones.swin import Swin
+from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
 from oculi.hub import torchvision
 from oculi.hub.renames import Description, Layout, Rules, numbered
@@ -89,7 +90,7 @@ def inverted_residual_rules(system: MobileNetV2 | EfficientNet, names: Iterable[
         "bn2.*": "last.1.<1>",
         "classifier.*": "head.1.<1>",
     }
-    for theirs, ours in zip(numbered(names, "blocks.#.#"), torchvision.blocks_of(system)):
+    for theirs, ours in zip(numbered(names, "blocks.#.#"), numbered(system.state_dict(), "stages.#.#")):
         parts = [("conv_dw", "depthwise"), ("conv_pw", "project")]
         if system.get_submodule(ours).expand is not None:
             parts = [("conv_pw", "expand"), ("conv_dw", "depthwise"), ("conv_pwl", "project")]
@@ -99,12 +100,25 @@ def inverted_residual_rules(system: MobileNetV2 | EfficientNet, names: Iterable[
     return rules
 
 
+def vgg_rules(system: VGG, names: Iterable[str]) -> Rules:
+    """torchvision's, but for the fully connected layers, which timm has as convolutions over the whole map."""
+    last = {f"pre_logits.fc{number}.*": f"hidden.{number - 1}.<1>" for number in (1, 2)} | {"head.fc.*": "head.<1>"}
+    return {**torchvision.vgg_rules(system, names), **last}
+
+
 def vit(patch: int, width: int, depth: int, heads: int) -> Layout:
     """A ViT or DeiT; the picture's size comes from the configuration."""
     return Layout(ViT, {"patch": patch, "width": width, "depth": depth, "heads": heads}, VIT)
 
 
 _SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_VITS = [
+    *("vit_tiny_patch16_224", "vit_tiny_patch16_384", "vit_small_patch8_224", "vit_small_patch16_224"),
+    *("vit_small_patch16_384", "vit_small_patch32_224", "vit_small_patch32_384", "vit_base_patch8_224"),
+    *("vit_base_patch16_224", "vit_base_patch16_384", "vit_base_patch32_224", "vit_base_patch32_384"),
+    *("vit_large_patch16_224", "vit_large_patch16_384", "vit_large_patch32_224", "vit_large_patch32_384"),
+    *("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224", "deit_base_patch16_384"),
+]
 _SWINS = {  # width, depths, heads
     "tiny": (96, [2, 2, 6, 2], [3, 6, 12, 24]),
     "small": (96, [2, 2, 18, 2], [3, 6, 12, 24]),
@@ -118,6 +132,11 @@ _AS_IN_TORCHVISION = [
 ]
 NETWORKS = {
     **{name: torchvision.NETWORKS[name] for name in _AS_IN_TORCHVISION},
+    **{
+        name: Layout(VGG, torchvision.NETWORKS[name].arguments, vgg_rules)
+        for depth in (11, 13, 16, 19)
+        for name in (f"vgg{depth}", f"vgg{depth}_bn")
+    },
     "seresnet50": Layout(SEResNet, {}, SE_RESNET),
     "seresnet101": Layout(SEResNet, {"depths": [3, 4, 23, 3]}, SE_RESNET),
     "seresnet152": Layout(SEResNet, {"depths": [3, 8, 36, 3]}, SE_RESNET),
@@ -140,14 +159,9 @@ NETWORKS = {
         )
         for name, (width, depths, heads) in _SWINS.items()
         for window, pixels in ((7, 224), (12, 384))
+        if window == 7 or name in ("base", "large")
     },
-    **{
-        f"{family}_{size}_patch{patch}_{pixels}": vit(patch, *_SIZES[size])
-        for family in ("vit", "deit")
-        for size in _SIZES
-        for patch in (8, 16, 32)
-        for pixels in (224, 384)
-    },
+    **{name: vit(int(name.split("_")[2][5:]), *_SIZES[name.split("_")[1]]) for name in _VITS},
 }
 MODES: dict[str, Literal["stretch", "letterbox", "crop"]] = {
     "center": "crop",

@@ -118,6 +118,7 @@ def _vit(config: Config, source: str) -> Layout:
 
 
 def _convnext(config: Config, source: str) -> Layout:
+    """`layer_norm_eps` concerns the last norm alone, where 1e-12 and the 1e-6 of all others come to the same."""
     _expect(config, source, hidden_act="gelu")
     arguments = {
         "depths": config.get("depths") or [3, 3, 9, 3],
