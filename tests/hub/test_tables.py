@@ -70,7 +70,9 @@ def test_outputs_equal_torchvision(name):
     assert_equal_outputs(filled(torchvision_tables.NETWORKS[name], theirs, num_classes=7), theirs)
 
 
-@pytest.mark.parametrize("name", ["seresnet50", "mobilenetv1_100", "mobilenetv2_050", "efficientnet_b0", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["seresnet50", "legacy_xception", "mobilenetv1_100", "mobilenetv2_050", "efficientnet_b0", "densenet121"]
+)
 def test_outputs_equal_timm(name):
     theirs = lively(timm().create_model(name, num_classes=7))
     assert_equal_outputs(filled(timm_tables.NETWORKS[name], theirs, num_classes=7), theirs)

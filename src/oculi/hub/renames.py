@@ -17,6 +17,7 @@ a missing or surplus tensor and a wrong shape are one error that names them all.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -181,6 +182,12 @@ def _same(theirs: Tensor, ours: Tensor) -> bool:
         return True
     convolution_as_linear = theirs.dim() == 4 and ours.dim() == 2
     return convolution_as_linear and theirs.flatten(1).shape == ours.shape
+
+
+def nearest(known: Iterable[str], got: object) -> str:
+    """What to say of a name that is not known: the most similar ones that are."""
+    close = difflib.get_close_matches(str(got), list(known), SHOWN, 0.0)
+    return f"expected one of {', '.join(close)}, ...; got {got}"
 
 
 def _few(names: list[str]) -> str:

@@ -19,8 +19,9 @@ from oculi.backbones.se_resnet import SEResNet
 from oculi.backbones.swin import Swin
 from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
+from oculi.backbones.xception import Xception
 from oculi.hub import torchvision
-from oculi.hub.renames import Description, Layout, Rules, numbered
+from oculi.hub.renames import Description, Layout, Rules, nearest, numbered
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
@@ -78,6 +79,27 @@ MOBILENET_V1: Rules = {
     "blocks.#.#.conv_pw.*": "stages.<1>.<2>.convs.1.0.<3>",
     "blocks.#.#.bn2.*": "stages.<1>.<2>.convs.1.1.<3>",
     "classifier.*": "head.<1>",
+}
+_PLACES = ["stages.0", "stages.1", *(f"stages.2.{block}" for block in range(9)), "stages.3"]
+XCEPTION: Rules = {
+    **{f"conv{i}.weight": f"stem.{i - 1}.0.weight" for i in (1, 2)},
+    **{f"bn{i}.*": f"stem.{i - 1}.1.<1>" for i in (1, 2)},
+    **{
+        f"block{block}.{theirs}.*": f"{place}.{ours}.<1>"
+        for block, place in enumerate(_PLACES, 1)
+        for conv, first in enumerate((0, 3) if block == 1 else (1, 4, 7))  # the first block does not begin with a ReLU
+        for theirs, ours in {
+            f"rep.{first}.conv1": f"convs.{conv}.0.depthwise",
+            f"rep.{first}.pointwise": f"convs.{conv}.0.pointwise",
+            f"rep.{first + 1}": f"convs.{conv}.1",
+            "skip": "skip.0",
+            "skipbn": "skip.1",
+        }.items()
+    },
+    **{f"conv{i}.conv1.*": f"final.{i - 3}.0.depthwise.<1>" for i in (3, 4)},
+    **{f"conv{i}.pointwise.*": f"final.{i - 3}.0.pointwise.<1>" for i in (3, 4)},
+    **{f"bn{i}.*": f"final.{i - 3}.1.<1>" for i in (3, 4)},
+    "fc.*": "head.<1>",
 }
 
 
@@ -140,6 +162,7 @@ NETWORKS = {
     "seresnet50": Layout(SEResNet, {}, SE_RESNET),
     "seresnet101": Layout(SEResNet, {"depths": [3, 4, 23, 3]}, SE_RESNET),
     "seresnet152": Layout(SEResNet, {"depths": [3, 8, 36, 3]}, SE_RESNET),
+    "legacy_xception": Layout(Xception, {}, XCEPTION),
     "mobilenetv1_100": Layout(MobileNetV1, {}, MOBILENET_V1),
     **{
         f"mobilenetv2_{percent:03d}": Layout(MobileNetV2, {"width": percent / 100}, inverted_residual_rules)
@@ -174,11 +197,10 @@ _HARMLESS = {"num_classes", "in_chans", "global_pool", "img_size", "drop_rate", 
 
 def describe(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> Description:
     """What the configuration says. Raises BadCheckpoint for a network that is not in the table."""
-    layout = NETWORKS.get(config["architecture"])
-    if layout is None:
-        raise BadCheckpoint(
-            f"{source}: architecture: expected one of {', '.join(NETWORKS)}, got {config['architecture']}"
-        )
+    name = config["architecture"]
+    if name not in NETWORKS:
+        raise BadCheckpoint(f"{source}: architecture: {nearest(NETWORKS, name)}")
+    layout = NETWORKS[name]
     options, settings = config.get("model_args") or {}, config["pretrained_cfg"]
     unknown = sorted(set(options) - _HARMLESS)
     if unknown:

@@ -24,7 +24,7 @@ from oculi.backbones.squeezenet import SqueezeNet
 from oculi.backbones.swin import Swin
 from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
-from oculi.hub.renames import Description, Layout, Rules, numbered
+from oculi.hub.renames import Description, Layout, Rules, nearest, numbered
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
@@ -317,7 +317,7 @@ def file_of(path: Path) -> File:
             return file
     network = path.stem.partition("-")[0]
     if network not in NETWORKS:
-        raise BadCheckpoint(f"{path}: expected a name that begins with one of {', '.join(NETWORKS)}")
+        raise BadCheckpoint(f"{path}: the name has to begin with a network's: {nearest(NETWORKS, network)}")
     return File(network, path.name)
 
 
