@@ -81,7 +81,7 @@ def settings(folder, **changes):
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (
             lambda folder: edit(folder, architecture="resnet19"),
-            "architecture: expected one of resnet18, got resnet19",
+            "architecture: expected one of resnet18, ...; got resnet19",
         ),
         (lambda folder: edit(folder, pretrained_cfg=None), "configuration: KeyError: 'pretrained_cfg'"),
         (lambda folder: edit(folder, model_args={"stem_type": "deep"}), "model_args: stem_type cannot be set"),
@@ -101,7 +101,7 @@ def test_broken_folders(folder, damage, message):
 @pytest.mark.parametrize(
     ("config", "preprocessor", "message"),
     [
-        ({"model_type": "bert"}, {}, "model_type: expected one of resnet, .*got bert"),
+        ({"model_type": "bert"}, {}, "model_type: expected one of .*resnet.*; got bert"),
         (
             {"model_type": "resnet", "depths": [1], "hidden_sizes": [7]},
             {},
@@ -147,7 +147,9 @@ def test_other_broken_files(tmp_path):
         with pytest.raises(BadCheckpoint, match=r"resnet18.pth: (not a plain state dict|broken weights) \(.+\)"):
             oculi.load(tmp_path / "resnet18.pth")
     (tmp_path / "mine.pth").write_bytes(b"")
-    with pytest.raises(BadCheckpoint, match=r"mine.pth: expected a name that begins with one of resnet18,"):
+    with pytest.raises(
+        BadCheckpoint, match=r"mine.pth: the name has to begin with a network's: expected one of .*; got mine"
+    ):
         oculi.load(tmp_path / "mine.pth")
     torch.save({}, tmp_path / "resnet18-12345678.pth")
     with pytest.raises(BadCheckpoint, match="expected a SHA-256 that begins with 12345678"):

@@ -9,6 +9,7 @@ import torch
 from hub.checkpoints import assert_equal_outputs, lively
 from oculi.backbones.convnext import ConvNeXt
 from oculi.backbones.swin import Swin
+from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
 from oculi.hub import timm as timm_tables
 from oculi.hub import torchvision as torchvision_tables
@@ -33,32 +34,75 @@ def test_every_torchvision_network_fits(name):
         filled(torchvision_tables.NETWORKS[name], of_torchvision(name))
 
 
-def test_every_timm_network_fits():
-    known = set(timm().list_models())
-    names = [name for name in timm_tables.NETWORKS if name in known]
-    assert len(names) > 50
-    with torch.device("meta"):
-        for name in names:
-            filled(timm_tables.NETWORKS[name], timm().create_model(name), image_size=size_in(name))
+LARGE = [  # the largest or the odd one of each family
+    *("resnet152", "resnext101_64x4d", "densenet161", "seresnet101", "vgg19_bn", "mobilenetv2_140", "efficientnet_b4"),
+    *("convnext_large", "swin_small_patch4_window7_224", "swin_base_patch4_window12_384", "deit_small_patch16_224"),
+    *("vit_tiny_patch16_384", "vit_small_patch8_224", "vit_base_patch32_384", "vit_large_patch16_224"),
+]
 
 
-def size_in(name):
+@pytest.mark.parametrize("name", LARGE)
+def test_timm_networks_fit(name):
     size = name.rpartition("_")[2]
-    return int(size) if size in ("224", "384") else 224
+    with torch.device("meta"):
+        theirs = timm().create_model(name, num_classes=1000)
+        filled(timm_tables.NETWORKS[name], theirs, image_size=int(size) if size in ("224", "384") else 224)
+
+
+def test_every_network_of_timm_s_table_is_one_of_timm_s():
+    assert set(timm_tables.NETWORKS) <= set(timm().list_models())
 
 
 @pytest.mark.parametrize(
-    "name", ["resnext50_32x4d", "googlenet", "densenet121", "mobilenet_v2", "efficientnet_b0", "efficientnet_b5"]
+    "name",
+    [
+        "resnext50_32x4d",
+        "googlenet",
+        "densenet121",
+        "mobilenet_v2",
+        "efficientnet_b0",
+        "squeezenet1_0",
+        "squeezenet1_1",
+    ],
 )
 def test_outputs_equal_torchvision(name):
     theirs = lively(of_torchvision(name, num_classes=7))
     assert_equal_outputs(filled(torchvision_tables.NETWORKS[name], theirs, num_classes=7), theirs)
 
 
-@pytest.mark.parametrize("name", ["seresnet50", "mobilenetv1_100", "mobilenetv2_050", "efficientnet_b0", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["seresnet50", "legacy_xception", "mobilenetv1_100", "mobilenetv2_050", "efficientnet_b0", "densenet121"]
+)
 def test_outputs_equal_timm(name):
     theirs = lively(timm().create_model(name, num_classes=7))
     assert_equal_outputs(filled(timm_tables.NETWORKS[name], theirs, num_classes=7), theirs)
+
+
+VGG_SIZES = [4, "M", 8, "M", 16, 16, "M", 32, 32, "M", 32, 32, "M"]
+SMALL_VGG = {"depths": [1, 1, 2, 2, 2], "width": 4}
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_torchvision_vgg(norm):
+    models = torchvision().models.vgg
+    theirs = models.VGG(models.make_layers(VGG_SIZES, norm), num_classes=7)
+    theirs.classifier[0] = torch.nn.Linear(32 * 49, 4096)
+    layout = Layout(VGG, {**SMALL_VGG, "norm": norm}, torchvision_tables.vgg_rules)
+    assert_equal_outputs(filled(layout, lively(theirs), num_classes=7), theirs)
+
+
+def test_timm_vgg():
+    timm()
+    from timm.models.vgg import VGG as TheirVGG
+
+    theirs = lively(TheirVGG(VGG_SIZES, num_classes=7))
+    layout = Layout(VGG, SMALL_VGG, timm_tables.vgg_rules)
+    assert_equal_outputs(filled(layout, theirs, num_classes=7), theirs)
+
+
+def test_torchvision_alexnet():
+    theirs = lively(of_torchvision("alexnet", num_classes=7))
+    assert_equal_outputs(filled(torchvision_tables.NETWORKS["alexnet"], theirs, num_classes=7), theirs)
 
 
 def test_torchvision_convnext():

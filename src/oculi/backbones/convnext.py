@@ -67,6 +67,7 @@ class ConvNeXt(System):
 
     depths, widths: blocks and channels per stage. patch: side of the stem's patches, the stride of the first stage.
     layer_scale: what γ begins with. stochastic_depth: rate at which the last block is skipped in training.
+    eps: of the norm before the head, 1e-12 in some published weights.
     """
 
     answer = Classes
@@ -82,6 +83,7 @@ class ConvNeXt(System):
         stochastic_depth: float = 0.0,
         in_channels: int = 3,
         image_size: int = 224,
+        eps: float = 1e-6,
     ):
         super().__init__(InputContract(image_size, image_size, in_channels))
         if len(depths) != len(widths):
@@ -103,7 +105,7 @@ class ConvNeXt(System):
             self.entries.append(nn.Sequential(*entry))
             blocks = (ConvNeXtBlock(width, kernel, layer_scale, next(rates)) for _ in range(depth))
             self.stages.append(nn.Sequential(*blocks))
-        self.norm = nn.LayerNorm(widths[-1], eps=1e-6)
+        self.norm = nn.LayerNorm(widths[-1], eps=eps)
         self.head = nn.Linear(widths[-1], num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from oculi import system as saved
 from oculi.hub import fetching, timm, torchvision, transformers
-from oculi.hub.renames import Description, build
+from oculi.hub.renames import Description, build, nearest
 from oculi.system import BadCheckpoint, System
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
@@ -53,8 +53,7 @@ def _published(name: str, offline: bool, system: type[System] | None) -> System:
     owner, _, short = name.partition("/")
     if owner == "torchvision":
         if short not in torchvision.FILES:
-            names = ", ".join(torchvision.FILES)
-            raise BadCheckpoint(f"{name}: torchvision: expected one of {names}, got {short}")
+            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(torchvision.FILES, short)}")
         file = torchvision.FILES[short]
         fetched = fetching.from_url(name, torchvision.URL + file.name, offline)
         fetching.check(fetched)

@@ -11,12 +11,13 @@ The first rule that matches counts. Instead of one name there can be
     "kv.<1> 1/2"           the tensor is the first of two parts, joined along the first axis
     None                   not needed (a table of positions that ours computes, an auxiliary head)
 
-Axes of length 1 may come and go (a 1x1 convolution is a linear layer). Everything else has to fit exactly: a missing or
-surplus tensor and a wrong shape are one error that names them all.
+Axes of length 1 may come and go, and a convolution over a whole map is a linear layer. Everything else has to fit exactly:
+a missing or surplus tensor and a wrong shape are one error that names them all.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def fill(system: System, tensors: Mapping[str, Tensor], rules: Rules, source: st
     wrong = [
         f"{theirs}: expected {list(wanted[name].shape)}, got {list(value.shape)}"
         for name, (theirs, value) in found.items()
-        if _squeezed(value) != _squeezed(wanted[name])
+        if not _same(value, wanted[name])
     ]
     problems = [("surplus", surplus), ("wrong shape", wrong), ("missing", missing)]
     if any(names for _, names in problems):
@@ -175,8 +176,18 @@ def _expanded(template: str, matched: re.Match[str]) -> str:
     return re.sub(r"<(\d)([+-]\d+)?>", number, template)
 
 
-def _squeezed(tensor: Tensor) -> list[int]:
-    return [length for length in tensor.shape if length != 1]
+def _same(theirs: Tensor, ours: Tensor) -> bool:
+    """Whether one is a reshaped view of the other, in the ways that leave its meaning alone."""
+    if [length for length in theirs.shape if length != 1] == [length for length in ours.shape if length != 1]:
+        return True
+    convolution_as_linear = theirs.dim() == 4 and ours.dim() == 2
+    return convolution_as_linear and theirs.flatten(1).shape == ours.shape
+
+
+def nearest(known: Iterable[str], got: object) -> str:
+    """What to say of a name that is not known: the most similar ones that are."""
+    close = difflib.get_close_matches(str(got), list(known), SHOWN, 0.0)
+    return f"expected one of {', '.join(close)}, ...; got {got}"
 
 
 def _few(names: list[str]) -> str:

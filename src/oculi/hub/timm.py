@@ -17,9 +17,11 @@ from oculi.backbones.mobilenet_v1 import MobileNetV1
 from oculi.backbones.mobilenet_v2 import MobileNetV2
 from oculi.backbones.se_resnet import SEResNet
 from oculi.backbones.swin import Swin
+from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
+from oculi.backbones.xception import Xception
 from oculi.hub import torchvision
-from oculi.hub.renames import Description, Layout, Rules, numbered
+from oculi.hub.renames import Description, Layout, Rules, nearest, numbered
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
@@ -78,6 +80,27 @@ MOBILENET_V1: Rules = {
     "blocks.#.#.bn2.*": "stages.<1>.<2>.convs.1.1.<3>",
     "classifier.*": "head.<1>",
 }
+_PLACES = ["stages.0", "stages.1", *(f"stages.2.{block}" for block in range(9)), "stages.3"]
+XCEPTION: Rules = {
+    **{f"conv{i}.weight": f"stem.{i - 1}.0.weight" for i in (1, 2)},
+    **{f"bn{i}.*": f"stem.{i - 1}.1.<1>" for i in (1, 2)},
+    **{
+        f"block{block}.{theirs}.*": f"{place}.{ours}.<1>"
+        for block, place in enumerate(_PLACES, 1)
+        for conv, first in enumerate((0, 3) if block == 1 else (1, 4, 7))  # the first block does not begin with a ReLU
+        for theirs, ours in {
+            f"rep.{first}.conv1": f"convs.{conv}.0.depthwise",
+            f"rep.{first}.pointwise": f"convs.{conv}.0.pointwise",
+            f"rep.{first + 1}": f"convs.{conv}.1",
+            "skip": "skip.0",
+            "skipbn": "skip.1",
+        }.items()
+    },
+    **{f"conv{i}.conv1.*": f"final.{i - 3}.0.depthwise.<1>" for i in (3, 4)},
+    **{f"conv{i}.pointwise.*": f"final.{i - 3}.0.pointwise.<1>" for i in (3, 4)},
+    **{f"bn{i}.*": f"final.{i - 3}.1.<1>" for i in (3, 4)},
+    "fc.*": "head.<1>",
+}
 
 
 def inverted_residual_rules(system: MobileNetV2 | EfficientNet, names: Iterable[str]) -> Rules:
@@ -89,7 +112,7 @@ def inverted_residual_rules(system: MobileNetV2 | EfficientNet, names: Iterable[
         "bn2.*": "last.1.<1>",
         "classifier.*": "head.1.<1>",
     }
-    for theirs, ours in zip(numbered(names, "blocks.#.#"), torchvision.blocks_of(system)):
+    for theirs, ours in zip(numbered(names, "blocks.#.#"), numbered(system.state_dict(), "stages.#.#")):
         parts = [("conv_dw", "depthwise"), ("conv_pw", "project")]
         if system.get_submodule(ours).expand is not None:
             parts = [("conv_pw", "expand"), ("conv_dw", "depthwise"), ("conv_pwl", "project")]
@@ -99,12 +122,25 @@ def inverted_residual_rules(system: MobileNetV2 | EfficientNet, names: Iterable[
     return rules
 
 
+def vgg_rules(system: VGG, names: Iterable[str]) -> Rules:
+    """torchvision's, but for the fully connected layers, which timm has as convolutions over the whole map."""
+    last = {f"pre_logits.fc{number}.*": f"hidden.{number - 1}.<1>" for number in (1, 2)} | {"head.fc.*": "head.<1>"}
+    return {**torchvision.vgg_rules(system, names), **last}
+
+
 def vit(patch: int, width: int, depth: int, heads: int) -> Layout:
     """A ViT or DeiT; the picture's size comes from the configuration."""
     return Layout(ViT, {"patch": patch, "width": width, "depth": depth, "heads": heads}, VIT)
 
 
 _SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_VITS = [
+    *("vit_tiny_patch16_224", "vit_tiny_patch16_384", "vit_small_patch8_224", "vit_small_patch16_224"),
+    *("vit_small_patch16_384", "vit_small_patch32_224", "vit_small_patch32_384", "vit_base_patch8_224"),
+    *("vit_base_patch16_224", "vit_base_patch16_384", "vit_base_patch32_224", "vit_base_patch32_384"),
+    *("vit_large_patch16_224", "vit_large_patch16_384", "vit_large_patch32_224", "vit_large_patch32_384"),
+    *("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224", "deit_base_patch16_384"),
+]
 _SWINS = {  # width, depths, heads
     "tiny": (96, [2, 2, 6, 2], [3, 6, 12, 24]),
     "small": (96, [2, 2, 18, 2], [3, 6, 12, 24]),
@@ -118,9 +154,15 @@ _AS_IN_TORCHVISION = [
 ]
 NETWORKS = {
     **{name: torchvision.NETWORKS[name] for name in _AS_IN_TORCHVISION},
+    **{
+        name: Layout(VGG, torchvision.NETWORKS[name].arguments, vgg_rules)
+        for depth in (11, 13, 16, 19)
+        for name in (f"vgg{depth}", f"vgg{depth}_bn")
+    },
     "seresnet50": Layout(SEResNet, {}, SE_RESNET),
     "seresnet101": Layout(SEResNet, {"depths": [3, 4, 23, 3]}, SE_RESNET),
     "seresnet152": Layout(SEResNet, {"depths": [3, 8, 36, 3]}, SE_RESNET),
+    "legacy_xception": Layout(Xception, {}, XCEPTION),
     "mobilenetv1_100": Layout(MobileNetV1, {}, MOBILENET_V1),
     **{
         f"mobilenetv2_{percent:03d}": Layout(MobileNetV2, {"width": percent / 100}, inverted_residual_rules)
@@ -140,14 +182,9 @@ NETWORKS = {
         )
         for name, (width, depths, heads) in _SWINS.items()
         for window, pixels in ((7, 224), (12, 384))
+        if window == 7 or name in ("base", "large")
     },
-    **{
-        f"{family}_{size}_patch{patch}_{pixels}": vit(patch, *_SIZES[size])
-        for family in ("vit", "deit")
-        for size in _SIZES
-        for patch in (8, 16, 32)
-        for pixels in (224, 384)
-    },
+    **{name: vit(int(name.split("_")[2][5:]), *_SIZES[name.split("_")[1]]) for name in _VITS},
 }
 MODES: dict[str, Literal["stretch", "letterbox", "crop"]] = {
     "center": "crop",
@@ -160,11 +197,10 @@ _HARMLESS = {"num_classes", "in_chans", "global_pool", "img_size", "drop_rate", 
 
 def describe(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> Description:
     """What the configuration says. Raises BadCheckpoint for a network that is not in the table."""
-    layout = NETWORKS.get(config["architecture"])
-    if layout is None:
-        raise BadCheckpoint(
-            f"{source}: architecture: expected one of {', '.join(NETWORKS)}, got {config['architecture']}"
-        )
+    name = config["architecture"]
+    if name not in NETWORKS:
+        raise BadCheckpoint(f"{source}: architecture: {nearest(NETWORKS, name)}")
+    layout = NETWORKS[name]
     options, settings = config.get("model_args") or {}, config["pretrained_cfg"]
     unknown = sorted(set(options) - _HARMLESS)
     if unknown:

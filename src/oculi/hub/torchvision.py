@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from oculi.backbones.alexnet import AlexNet
 from oculi.backbones.convnext import ConvNeXt
 from oculi.backbones.densenet import DenseNet
 from oculi.backbones.efficientnet import VARIANTS, EfficientNet
@@ -19,9 +20,11 @@ from oculi.backbones.googlenet import GoogLeNet
 from oculi.backbones.mobilenet_v2 import MobileNetV2
 from oculi.backbones.resnet import ResNet
 from oculi.backbones.resnext import ResNeXt
+from oculi.backbones.squeezenet import SqueezeNet
 from oculi.backbones.swin import Swin
+from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
-from oculi.hub.renames import Description, Layout, Rules, numbered
+from oculi.hub.renames import Description, Layout, Rules, nearest, numbered
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
@@ -43,6 +46,12 @@ class File:
     centred: bool = False  # pixels from -1 to 1 in place of ImageNet's statistics
 
 
+ALEXNET: Rules = {
+    **{f"features.{theirs}.*": f"convs.{ours}.0.<1>" for ours, theirs in enumerate((0, 3, 6, 8, 10))},
+    "classifier.1.*": "hidden.0.<1>",
+    "classifier.4.*": "hidden.1.<1>",
+    "classifier.6.*": "head.<1>",
+}
 RESNET: Rules = {
     "conv1.*": "stem.0.<1>",
     "bn1.*": "stem.1.<1>",
@@ -150,15 +159,33 @@ VIT: Rules = {
 }
 
 
-def blocks_of(system: MobileNetV2 | EfficientNet) -> list[str]:
-    """Our names of the inverted residuals, which stand in one Sequential for each resolution."""
-    depths = [len(list(stage.children())) for stage in system.stages]
-    return [f"stages.{level}.{block}" for level, depth in enumerate(depths) for block in range(depth)]
+def vgg_rules(system: VGG, names: Iterable[str]) -> Rules:
+    """Convolutions (and batch norms) in the order of their numbers in the file."""
+    layers = zip(numbered(names, "features.#"), numbered(system.state_dict(), "stages.#.#.#"))
+    return {
+        **{f"{theirs}.*": f"{ours}.<1>" for theirs, ours in layers},
+        "classifier.0.*": "hidden.0.<1>",
+        "classifier.3.*": "hidden.1.<1>",
+        "classifier.6.*": "head.<1>",
+    }
+
+
+def squeezenet_rules(system: SqueezeNet, names: Iterable[str]) -> Rules:
+    """The fires in the order of their numbers in the file."""
+    rules = {"features.0.*": "stem.0.<1>", "classifier.1.*": "head.<1>"}
+    squeezes = zip(numbered(names, "features.#.squeeze"), numbered(system.state_dict(), "stages.#.#.squeeze"))
+    for theirs, ours in squeezes:
+        rules[f"{theirs}.*"] = f"{ours}.0.<1>"
+        for size in (1, 3):
+            rules[f"{theirs.removesuffix('squeeze')}expand{size}x{size}.*"] = (
+                f"{ours.removesuffix('squeeze')}expand{size}.<1>"
+            )
+    return rules
 
 
 def mobilenet_v2_rules(system: MobileNetV2, names: Iterable[str]) -> Rules:
     """Blocks are counted through in the file; those without an expansion begin with the depthwise convolution."""
-    blocks = blocks_of(system)
+    blocks = numbered(system.state_dict(), "stages.#.#")
     rules = {
         "features.0.#.*": "stem.<1>.<2>",
         f"features.{len(blocks) + 1}.#.*": "last.<1>.<2>",
@@ -174,7 +201,7 @@ def mobilenet_v2_rules(system: MobileNetV2, names: Iterable[str]) -> Rules:
 def efficientnet_rules(system: EfficientNet, names: Iterable[str]) -> Rules:
     """As MobileNetV2's, with squeeze and excitation in each block."""
     rules = {"features.0.#.*": "stem.<1>.<2>", "features.8.#.*": "last.<1>.<2>", "classifier.1.*": "head.1.<1>"}
-    for theirs, ours in zip(numbered(names, "features.#.#.block"), blocks_of(system)):
+    for theirs, ours in zip(numbered(names, "features.#.#.block"), numbered(system.state_dict(), "stages.#.#")):
         parts = ["depthwise", "reweight", "project"]
         if system.get_submodule(ours).expand is not None:
             parts.insert(0, "expand")
@@ -194,7 +221,13 @@ def vit(patch: int, width: int, depth: int, heads: int) -> Layout:
     return Layout(ViT, {"patch": patch, "width": width, "depth": depth, "heads": heads}, VIT)
 
 
+_VGGS = {"vgg11": [1, 1, 2, 2, 2], "vgg13": [2, 2, 2, 2, 2], "vgg16": [2, 2, 3, 3, 3], "vgg19": [2, 2, 4, 4, 4]}
 NETWORKS = {
+    "alexnet": Layout(AlexNet, {}, ALEXNET),
+    **{name: Layout(VGG, {"depths": depths}, vgg_rules) for name, depths in _VGGS.items()},
+    **{f"{name}_bn": Layout(VGG, {"depths": depths, "norm": True}, vgg_rules) for name, depths in _VGGS.items()},
+    "squeezenet1_0": Layout(SqueezeNet, {}, squeezenet_rules),
+    "squeezenet1_1": Layout(SqueezeNet, {"version": "1_1"}, squeezenet_rules),
     "resnet18": resnet([2, 2, 2, 2], False),
     "resnet34": resnet([3, 4, 6, 3], False),
     "resnet50": resnet([3, 4, 6, 3], True),
@@ -223,6 +256,17 @@ NETWORKS = {
     "vit_l_32": vit(32, 1024, 24, 16),
 }
 FILES = {
+    "alexnet": File("alexnet", "alexnet-owt-7be5be79.pth"),
+    "vgg11": File("vgg11", "vgg11-8a719046.pth"),
+    "vgg11_bn": File("vgg11_bn", "vgg11_bn-6002323d.pth"),
+    "vgg13": File("vgg13", "vgg13-19584684.pth"),
+    "vgg13_bn": File("vgg13_bn", "vgg13_bn-abd245e5.pth"),
+    "vgg16": File("vgg16", "vgg16-397923af.pth"),
+    "vgg16_bn": File("vgg16_bn", "vgg16_bn-6c64b313.pth"),
+    "vgg19": File("vgg19", "vgg19-dcbb9e9d.pth"),
+    "vgg19_bn": File("vgg19_bn", "vgg19_bn-c79401a0.pth"),
+    "squeezenet1_0": File("squeezenet1_0", "squeezenet1_0-b66bff10.pth"),
+    "squeezenet1_1": File("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth"),
     "resnet18": File("resnet18", "resnet18-f37072fd.pth"),
     "resnet34": File("resnet34", "resnet34-b627a593.pth"),
     "resnet50": File("resnet50", "resnet50-0676ba61.pth"),
@@ -273,7 +317,7 @@ def file_of(path: Path) -> File:
             return file
     network = path.stem.partition("-")[0]
     if network not in NETWORKS:
-        raise BadCheckpoint(f"{path}: expected a name that begins with one of {', '.join(NETWORKS)}")
+        raise BadCheckpoint(f"{path}: the name has to begin with a network's: {nearest(NETWORKS, network)}")
     return File(network, path.name)
 
 

@@ -15,7 +15,7 @@ from oculi.backbones.convnext import ConvNeXt
 from oculi.backbones.resnet import ResNet
 from oculi.backbones.swin import Swin
 from oculi.backbones.vit import ViT
-from oculi.hub.renames import Description, Layout, Rules
+from oculi.hub.renames import Description, Layout, Rules, nearest
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
@@ -123,6 +123,7 @@ def _convnext(config: Config, source: str) -> Layout:
         "depths": config.get("depths") or [3, 3, 9, 3],
         "widths": config.get("hidden_sizes") or [96, 192, 384, 768],
         "patch": config.get("patch_size", 4),
+        "eps": config.get("layer_norm_eps", 1e-12),  # of the last norm alone
     }
     return Layout(ConvNeXt, arguments, CONVNEXT)
 
@@ -151,10 +152,10 @@ HEADS = ("classifier.bias", "classifier.1.bias")
 
 def describe(config: Config, preprocessor: Config, tensors: Tensors, source: str) -> Description:
     """What the two configurations say. Raises BadCheckpoint for a network or a setting that ours does not have."""
-    network = NETWORKS.get(config["model_type"])
-    if network is None:
-        raise BadCheckpoint(f"{source}: model_type: expected one of {', '.join(NETWORKS)}, got {config['model_type']}")
-    layout = network(config, source)
+    kind = config["model_type"]
+    if kind not in NETWORKS:
+        raise BadCheckpoint(f"{source}: model_type: {nearest(NETWORKS, kind)}")
+    layout = NETWORKS[kind](config, source)
     channels = config.get("num_channels", 3)
     contract = _contract(preprocessor, channels, source)
     classes = next((len(tensors[name]) for name in HEADS if name in tensors), 0)
