@@ -22,8 +22,10 @@ SOURCES = {
     "folder": "oculi.data.image_folder",
     "coco": "oculi.data.formats.coco",
     "world": "oculi.data.world.sources",
+    "same_colour": "oculi.data.same_colour",
     "world_views": "oculi.data.world.views",
     "episodes": "oculi.data.episodes",
+    "class_split": "oculi.data.class_split",
     "environment": "oculi.data.environment",
 }
 

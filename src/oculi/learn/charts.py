@@ -59,6 +59,18 @@ def bars(
     return _picture(figure)
 
 
+def points(values: Mapping[str, tuple[float, float]], across: str, up: str, log: bool = False) -> Image.Image:
+    """One named point per pair (across, up); `log` scales the first of them logarithmically."""
+    figure, axes = _axes(across, up, width=8.0, height=5.0)
+    for name, (x, y) in values.items():
+        axes.plot(x, y, "o", color=_colour(0))
+        axes.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    if log:
+        axes.set_xscale("log")
+    axes.margins(x=0.15)
+    return _picture(figure)
+
+
 def _colour(index: int) -> tuple[float, float, float]:
     red, green, blue = PALETTE[index % len(PALETTE)]
     return red / 255, green / 255, blue / 255

@@ -67,7 +67,10 @@ def training_options(recipe: Recipe) -> Any:
     for key in recipe.training:
         if key not in known:
             raise BadRecipe(f"{recipe.id}: training has no {key}{nearest(key, known)}")
-    return Training(**recipe.training)
+    try:
+        return Training(**recipe.training)
+    except ValueError as error:
+        raise BadRecipe(f"{recipe.id}: training.{error}") from None
 
 
 def open_splits(recipe: Recipe, system: System) -> Splits:
@@ -88,8 +91,10 @@ def train(
     splits: Splits | None = None,
     mlflow: str | None = None,
     devices: int = 1,
+    callbacks: list[Any] | None = None,
 ) -> Run:
-    """Train by recipe. `splits` replaces the recipe's data; `overrides` its keys, as {"training.lr": 0.01}.
+    """Train by recipe. `splits` replaces the recipe's data; `overrides` its keys, as {"training.lr": 0.01}; `callbacks`
+    are Lightning's, as the training doctor is one.
 
     Raises BadRecipe, BadData or BadCheckpoint before anything is written, FolderInUse when another run writes there,
     Diverged when the loss is no longer a number.
@@ -98,7 +103,7 @@ def train(
     recipe = recipe.with_overrides(overrides or {})
     target = Path(folder) if folder is not None else None
     with nullcontext() if target is None else only_writer(target):
-        return _train(recipe, target, resume, progress, splits, mlflow, devices)
+        return _train(recipe, target, resume, progress, splits, mlflow, devices, callbacks)
 
 
 def _train(
@@ -109,6 +114,7 @@ def _train(
     splits: Splits | None = None,
     mlflow: str | None = None,
     devices: int = 1,
+    callbacks: list[Any] | None = None,
 ) -> Run:
     from oculi.learn.learner import fit, seed_everything
 
@@ -120,13 +126,12 @@ def _train(
     else:
         splits = splits if splits.environment is not None else splits.prepared(system.contract)
     _introduce(system, splits)
-    if options.init_from:
-        _start_from(system, cached(options.init_from, progress).system, options.init_from)
+    _start_from(system, recipe, progress)
     if target is not None:
         with replacing(target / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
     if system.can("loss") and options.steps > 0:
-        fit(system, options, splits, target, resume, progress, mlflow=mlflow, devices=devices)
+        fit(system, options, splits, target, resume, progress, callbacks=callbacks, mlflow=mlflow, devices=devices)
     if system.can("fit"):
         from oculi.data.datasets import batches
 
@@ -180,12 +185,18 @@ def _introduce(system: System, splits: Splits) -> None:
         system.set_statistics(*channel_statistics(splits.train))
 
 
-def _start_from(system: System, source: System, name: str) -> None:
-    wanted, given = system.state_dict(), source.state_dict()
-    if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
-        differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
-        raise BadRecipe(f"init_from: {name}'s weights do not fit, first at {differing[0]}")
-    system.load_state_dict(given)
+def source_recipe(recipe: Recipe) -> list[Recipe]:
+    """The recipe that it starts from, `init_from` with the overrides `init_with`; none where it starts afresh."""
+    name, overrides = recipe.training.get("init_from"), recipe.training.get("init_with", {})
+    return [catalogue.recipe(name).with_overrides(overrides)] if name else []
+
+
+def _start_from(system: System, recipe: Recipe, progress: bool) -> None:
+    for source in source_recipe(recipe):
+        try:
+            system.adopt(cached(source, progress).system)
+        except ValueError as error:
+            raise BadRecipe(f"init_from: {source.id}'s weights do not fit ({error})") from None
 
 
 def fingerprint(recipe: Recipe) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def conv_norm(
@@ -15,8 +19,39 @@ def conv_norm(
     )
 
 
+def round_channels(channels: float, multiple: int = 8) -> int:
+    """The nearest multiple of 8 (what hardware likes), never more than a tenth below; as all MobileNets are published.
+
+    >>> [round_channels(c) for c in (24 * 1.4, 16 * 0.35, 32 * 1.4, 91)]
+    [32, 8, 48, 88]
+    """
+    if channels <= 0:
+        raise ValueError(f"channels: expected a positive number, got {channels}")
+    nearest = max(multiple, int(channels + multiple / 2) // multiple * multiple)
+    return nearest + multiple if nearest < 0.9 * channels else nearest
+
+
+def conv_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None, norm: bool = False
+) -> nn.Sequential:
+    """Convolution with bias, batch norm where asked for, ReLU in place; padding keeps the size at stride 1 unless given."""
+    around = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, around)
+    between = [nn.BatchNorm2d(outputs)] if norm else []
+    return nn.Sequential(conv, *between, nn.ReLU(inplace=True))
+
+
+def average_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c side side"]:
+    """Averages over windows that make the map `side` x `side`; without work where it is so already."""
+    return x if x.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(x, side)
+
+
 def kaiming_init(network: nn.Module) -> None:
-    """He's initialisation of every convolution, by fan-out, as the published ResNets were trained."""
+    """He's initialisation of every convolution, by fan-out, as the published ResNets were trained.
+
+    The fan-out is that of one group; of all groups together it would make depthwise filters far too small.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            fan_out = module.out_channels // module.groups * module.weight[0, 0].numel()
+            nn.init.normal_(module.weight, std=math.sqrt(2.0) / math.sqrt(fan_out))

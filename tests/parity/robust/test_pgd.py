@@ -7,6 +7,7 @@ from oculi.backbones.resnet import ResNet
 from oculi.robust.fgsm import FGSM
 from oculi.robust.pgd import PGD
 from oculi.types import Batch
+from oracles import torchattacks
 
 
 def tiny():
@@ -22,7 +23,7 @@ def batch(n=4):
 def test_without_random_start_equals_torchattacks(name):
     system, data = tiny(), batch()
     options = {"random_start": False} if name == "PGD" else {}
-    theirs = getattr(name)(system, eps=0.05, alpha=0.02, steps=4, **options)(data.image, data.label)
+    theirs = getattr(torchattacks(), name)(system, eps=0.05, alpha=0.02, steps=4, **options)(data.image, data.label)
     ours = PGD(0.05, 0.02, 4, random_start=False)(system, data)
     # a gradient that is zero but for rounding may have another sign, so a handful of pixels may differ
     assert ((ours - theirs).abs() > 1e-6).float().mean() < 1e-3
