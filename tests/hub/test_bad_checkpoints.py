@@ -98,6 +98,7 @@ def test_broken_folders(folder, damage, message):
         oculi.load(folder)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("config", "preprocessor", "message"),
     [

@@ -85,6 +85,7 @@ def test_calibrated_answers_have_a_small_error_and_sure_ones_their_own():
     assert calibration_error(sure, honest) == pytest.approx(wrong)
 
 
+@pytest.mark.unchecked
 def test_bad_input():
     score, label = drawn(8)
     with pytest.raises(ValueError, match="as many predictions as labels"):

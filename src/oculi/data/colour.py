@@ -15,7 +15,7 @@ Pictures = Float[Tensor, "b c h w"]
 Amounts = Float[Tensor, " b"]
 
 
-def grey(image: Pictures) -> Pictures:
+def grey(image: Pictures) -> Float[Tensor, "b lumas h w"]:
     """The luma of colour pictures, one channel; others as they are."""
     if image.shape[1] != 3:
         return image

@@ -167,15 +167,16 @@ class AutogradEngine:
             leaf.grad = np.zeros_like(leaf.value)
 
 
-def unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
+def unbroadcast(gradient: ArrayLike, shape: tuple[int, ...]) -> Array:
     """The sum over the axes along which an array of `shape` was repeated.
 
     >>> unbroadcast(np.ones((3, 2)), (1, 2)).tolist()
     [[3.0, 3.0]]
     """
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    gradient = np.asarray(gradient)
+    gradient = np.asarray(gradient.sum(axis=tuple(range(gradient.ndim - len(shape)))))
     repeated = tuple(k for k, length in enumerate(shape) if length == 1 and gradient.shape[k] != 1)
-    return gradient.sum(axis=repeated, keepdims=True)
+    return np.asarray(gradient.sum(axis=repeated, keepdims=True))
 
 
 def cross_entropy(logits: Node, label: Array) -> Node:

@@ -79,7 +79,7 @@ def _output_variance(network: nn.Module, layer: nn.Module, data: Tensor) -> floa
 
 
 @torch.no_grad()
-def fixup_init(branches: Sequence[nn.Module], classifier: nn.Module | None = None) -> None:
+def fixup_init(branches: Sequence[nn.Module] | nn.ModuleList, classifier: nn.Module | None = None) -> None:
     """Fixup over the residual branches of a network, each a module with two or more layers."""
     for index, branch in enumerate(branches):
         own = layers(branch)
