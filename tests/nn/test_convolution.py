@@ -1,41 +1,57 @@
-"""Convolution blocks: what they are made of, worked numbers, and 1x1 convolution as a linear layer at every pixel."""
+"""What a convolution is: equivariant, dilated by zeros, averaged; and the layout that pictures come in."""
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from oculi.nn.convolution import average_to, conv_relu
+from oculi.input_contract import InputContract
+from oculi.types import Batch
 
 
-@pytest.mark.parametrize(
-    ("norm", "kinds"), [(False, [nn.Conv2d, nn.ReLU]), (True, [nn.Conv2d, nn.BatchNorm2d, nn.ReLU])]
-)
-def test_conv_relu_is_convolution_norm_and_relu(norm, kinds):
-    block = conv_relu(3, 8, 5, 2, norm=norm)
-    assert [type(layer) for layer in block] == kinds
-    assert block[0].bias is not None
-    assert block(torch.rand(2, 3, 17, 12)).shape == (2, 8, 9, 6)
-    assert float(block(torch.randn(2, 3, 17, 12)).detach().min()) >= 0
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 2), (2, 1)])
+def test_a_shifted_picture_gives_a_shifted_map_and_a_linear_layer_another_one(stride, dilation):
+    torch.manual_seed(0)
+    layer, image = nn.Conv2d(2, 3, 3, stride, dilation=dilation), torch.rand(1, 2, 16, 16)
+    moved = F.pad(image, (4, -4, 2, -2))
+    here, there = layer(image), layer(moved)
+    down, right = 2 // stride, 4 // stride
+    torch.testing.assert_close(there[..., down:, right:], here[..., : here.shape[-2] - down, : here.shape[-1] - right])
+    linear = nn.Linear(256, 256)
+    here, there = (linear(x[:, 0].flatten(1)).reshape(16, 16) for x in (image, moved))
+    assert float((there[2:, 4:] - here[:-2, :-4]).abs().max()) > 0.1
+    pooled = [F.relu(layer(x)).amax((2, 3)) for x in (F.pad(image, (8,) * 4), F.pad(image, (10, 6, 10, 6)))]
+    torch.testing.assert_close(*pooled)  # invariance comes from pooling
 
 
-def test_padding_can_be_given():
-    assert conv_relu(3, 4, 3, 2, padding=0)(torch.rand(1, 3, 64, 64)).shape == (1, 4, 31, 31)
+@pytest.mark.parametrize("dilation", [2, 3])
+def test_a_dilated_convolution_is_a_dense_one_with_zeros_between(dilation):
+    torch.manual_seed(0)
+    weight, image = torch.randn(4, 3, 3, 3), torch.randn(2, 3, 20, 20)
+    extent = 2 * dilation + 1  # (k - 1) d + 1
+    dense = torch.zeros(4, 3, extent, extent)
+    dense[..., ::dilation, ::dilation] = weight
+    torch.testing.assert_close(F.conv2d(image, weight, dilation=dilation), F.conv2d(image, dense), rtol=0, atol=1e-4)
+    impulse = torch.zeros(1, 1, 21, 21)
+    impulse[..., 10, 10] = 1
+    seen = F.conv2d(impulse, torch.ones(1, 1, 3, 3), padding=dilation, dilation=dilation)[0, 0].nonzero()
+    assert (seen.amax(0) - seen.amin(0) + 1).tolist() == [extent, extent]
 
 
-@settings(max_examples=20, deadline=None)
-@given(inputs=st.integers(1, 6), outputs=st.integers(1, 6), height=st.integers(1, 5), width=st.integers(1, 5))
-def test_a_1x1_convolution_is_a_linear_layer_at_every_pixel(inputs, outputs, height, width):
-    conv = conv_relu(inputs, outputs, 1)[0]
-    x = torch.randn(2, inputs, height, width)
-    expected = F.linear(x.permute(0, 2, 3, 1), conv.weight[:, :, 0, 0], conv.bias).permute(0, 3, 1, 2)
-    torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-5)
+def test_average_pooling_is_a_convolution_with_equal_weights():
+    image = torch.rand(2, 3, 8, 8)
+    weight = torch.full((3, 1, 2, 2), 0.25)
+    torch.testing.assert_close(F.avg_pool2d(image, 2), F.conv2d(image, weight, stride=2, groups=3))
 
 
-def test_average_to_averages_windows_and_leaves_what_fits():
-    x = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert average_to(x, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert average_to(x, 4) is x
-    assert average_to(x[..., :1, :1], 3).shape == (1, 1, 3, 3)
+def test_pictures_are_batch_channels_height_width():
+    contract = InputContract(572, 400)
+    arrays = [np.zeros((600, 500, 3), np.uint8) for _ in range(2)]
+    arrays[0][:, :, 2] = 255  # blue is the last channel
+    tensor = contract.batch(arrays)
+    assert tensor.shape == (2, 3, 572, 400)
+    assert float(tensor[0, 2].min()) == 1
+    assert float(tensor[0, :2].max()) == 0
+    with pytest.raises(Exception, match="image"):
+        Batch(image=torch.zeros(3, 572, 400))
