@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
-from oculi.types import Batch
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 2), (2, 1)])
@@ -18,7 +17,7 @@ def test_a_shifted_picture_gives_a_shifted_map_and_a_linear_layer_another_one(st
     here, there = layer(image), layer(moved)
     down, right = 2 // stride, 4 // stride
     torch.testing.assert_close(there[..., down:, right:], here[..., : here.shape[-2] - down, : here.shape[-1] - right])
-    linear = nn.Linear(256, 256)
+    linear = nn.Linear(256, 256).requires_grad_(False)
     here, there = (linear(x[:, 0].flatten(1)).reshape(16, 16) for x in (image, moved))
     assert float((there[2:, 4:] - here[:-2, :-4]).abs().max()) > 0.1
     pooled = [F.relu(layer(x)).amax((2, 3)) for x in (F.pad(image, (8,) * 4), F.pad(image, (10, 6, 10, 6)))]
@@ -53,5 +52,3 @@ def test_pictures_are_batch_channels_height_width():
     assert tensor.shape == (2, 3, 572, 400)
     assert float(tensor[0, 2].min()) == 1
     assert float(tensor[0, :2].max()) == 0
-    with pytest.raises(Exception, match="image"):
-        Batch(image=torch.zeros(3, 572, 400))

@@ -23,19 +23,20 @@ from oculi.system import Phase, System
 class Training:
     """How a system learns; each field can be set in a recipe (`training:`) and on the command line (`--training.lr`).
 
-    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it (step: `gamma` times as much every
-    `period` steps, multistep: at each of `milestones`, restarts: a cosine over each `period`, linear: down to 0, plateau:
-    `gamma` times as much after more than `patience` validations without a lower loss); clip: largest gradient norm, and
-    clip_value: largest derivative (0 = none); ema: decay of the weights' moving average, or swa: the last share of the
-    steps whose weights are averaged, which is what gets saved (0 = none); weight_decay spares biases and norms;
-    lr_decay: factor of the rate from each group of layers to the one before it; freeze: groups that stand still, from the
-    first one (-1: all but the last); unfreeze: steps after which one more of them learns, the last first (0 = never);
-    validate: steps between looks at the validation loss; stop: looks without improvement after which training ends, the
-    best weights kept (0 = never); augment: options of `oculi.data.augment.Augment`; policy: of `oculi.data.policies`, with
-    its name; mix: of `oculi.data.mixing.Mixing`; grow: share of the side that pictures have at first, which grows until
-    they are whole after two thirds of the steps (0 = whole from the start); precision: Lightning's name; channels_last: keep weights and maps in that
-    layout while training, faster where convolutions are wide (1.4x for U-Net on a CPU); init_from: a recipe whose weights
-    to start from, trained with `init_with`, overrides of it.
+    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it (step: `gamma` times as much
+    every `period` steps, multistep: at each of `milestones`, restarts: a cosine over each `period`, linear: down to
+    0, plateau: `gamma` times as much after more than `patience` validations without a lower loss); clip: largest
+    gradient norm, and clip_value: largest derivative (0 = none); ema: decay of the weights' moving average, or swa:
+    the last share of the steps whose weights are averaged, which is what gets saved (0 = none); weight_decay spares
+    biases and norms; lr_decay: factor of the rate from each group of layers to the one before it; freeze: groups that
+    stand still, from the first one (-1: all but the last); unfreeze: steps after which one more of them learns, the
+    last first (0 = never); validate: steps between looks at the validation loss; stop: looks without improvement
+    after which training ends, the best weights kept (0 = never); augment: options of `oculi.data.augment.Augment`;
+    policy: of `oculi.data.policies`, with its name; mix: of `oculi.data.mixing.Mixing`; grow: share of the side that
+    pictures have at first, which grows until they are whole after two thirds of the steps (0 = whole from the start);
+    precision: Lightning's name; channels_last: keep weights and maps in that layout while training, faster where
+    convolutions are wide (1.4x for U-Net on a CPU); init_from: a recipe whose weights to start from, trained with
+    `init_with`, overrides of it.
     """
 
     steps: int = 1000
