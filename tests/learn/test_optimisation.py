@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler as torchs
 
 from oculi.catalogue import BadRecipe, recipe
+from oculi.data.augment import smaller
 from oculi.data.datasets import Splits, training_batches
 from oculi.data.digits import load as digits
 from oculi.input_contract import InputContract
@@ -296,6 +297,37 @@ def test_mixing_and_policies_run_in_training():
     assert learner.steps_done == 3
 
 
+def test_pictures_grow_in_training():
+    system, splits, training = make(steps=12, grow=0.5)
+    sides, real = [], system.loss
+    system.loss = lambda batch: sides.append(batch.image.shape[-1]) or real(batch)
+    fit(system, training, splits, progress=False)
+    assert sides == [8, 8, 10, 10, 12, 12, 14, 14, 16, 16, 16, 16]
+    torch.testing.assert_close(smaller(Batch(image=torch.ones(1, 1, 9, 6)), 0.5).image, torch.ones(1, 1, 4, 3))
+    with pytest.raises(ValueError, match=r"batch.boxes: it does not shrink along"):
+        smaller(Batch(image=torch.ones(1, 1, 8, 8), boxes=[torch.zeros(0, 4)]), 0.5)
+
+
+def test_what_nobody_asked_for_is_the_simple_recipe():
+    """Adam at a rate of 0.001, and neither regularisation, schedule nor augmentation."""
+    plain = Training()
+    assert (plain.optimizer, plain.lr, plain.schedule) == ("adam", 1e-3, "constant")
+    nothing = (
+        "weight_decay",
+        "warmup",
+        "clip",
+        "clip_value",
+        "ema",
+        "swa",
+        "freeze",
+        "stop",
+        "augment",
+        "policy",
+        "mix",
+    )
+    assert not any(getattr(plain, name) for name in nothing)
+
+
 def test_bad_options():
     for options, words in (
         ({"schedule": "step"}, "period"),
@@ -303,6 +335,7 @@ def test_bad_options():
         ({"stop": 3}, "validate"),
         ({"ema": 0.9, "swa": 0.5}, "ema, swa"),
         ({"swa": 1.5}, "swa"),
+        ({"grow": -0.5}, "grow"),
     ):
         with pytest.raises(ValueError, match=words):
             Training(**options)

@@ -157,6 +157,26 @@ def warp(batch: Batch, matrices: Float[Tensor, "b 3 3"], keep: float = 0.0) -> B
     return replace(batch, **changed)  # type: ignore[arg-type]
 
 
+def smaller(batch: Batch, share: float) -> Batch:
+    """Pictures with only so much of their side, for a label per picture; nothing else would fit them any more."""
+    for name in (
+        "boxes",
+        "masks",
+        "semantic",
+        "panoptic",
+        "keypoints",
+        "depth",
+        "normals",
+        "flow",
+        "disparity",
+        "camera",
+    ):
+        if getattr(batch, name) is not None:
+            raise ValueError(f"batch.{name}: it does not shrink along; only labelled pictures can grow in training")
+    size = [max(1, round(share * side)) for side in batch.pictures.shape[-2:]]
+    return replace(batch, image=F.interpolate(batch.pictures, size=size, mode="bilinear", antialias=True))
+
+
 def _sampling_grid(matrices: Tensor, height: int, width: int) -> Float[Tensor, "b h w 2"]:
     """For every new pixel, where to look in the original, in grid_sample's [-1, 1]."""
     to_unit = torch.tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1.0]]).to(matrices)

@@ -28,12 +28,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
-from oculi.data.augment import Augment
+from oculi.data.augment import Augment, smaller
 from oculi.data.datasets import Splits, training_batches
 from oculi.data.mixing import Mixing
 from oculi.data.policies import policy_for
 from oculi.learn.kept_weights import Best, settle_batch_norms, validation_loss
-from oculi.learn.optimisation import Freezing, Training, layer_rates, optimizer_for, schedule_for
+from oculi.learn.optimisation import Freezing, Training, layer_rates, optimizer_for, schedule_for, side_share
 from oculi.system import System, replacing
 from oculi.types import Batch, Losses
 
@@ -123,7 +123,8 @@ class Learner(pl.LightningModule):
         if self.mixing is not None:
             classes = self.system.config.get("num_classes") or len(self.system.class_names or [])
             batch = self.mixing(batch, classes)
-        return batch
+        share = side_share(self.steps_done, self.training_options)
+        return smaller(batch, share) if share < 1 else batch
 
     def result(self) -> System:
         """What is kept of the run as it stands: the averaged weights, where there are any."""

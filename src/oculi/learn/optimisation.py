@@ -23,18 +23,20 @@ from oculi.system import Phase, System
 class Training:
     """How a system learns; each field can be set in a recipe (`training:`) and on the command line (`--training.lr`).
 
-    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it (step: `gamma` times as much every
-    `period` steps, multistep: at each of `milestones`, restarts: a cosine over each `period`, linear: down to 0, plateau:
-    `gamma` times as much after more than `patience` validations without a lower loss); clip: largest gradient norm, and
-    clip_value: largest derivative (0 = none); ema: decay of the weights' moving average, or swa: the last share of the
-    steps whose weights are averaged, which is what gets saved (0 = none); weight_decay spares biases and norms;
-    lr_decay: factor of the rate from each group of layers to the one before it; freeze: groups that stand still, from the
-    first one (-1: all but the last); unfreeze: steps after which one more of them learns, the last first (0 = never);
-    validate: steps between looks at the validation loss; stop: looks without improvement after which training ends, the
-    best weights kept (0 = never); augment: options of `oculi.data.augment.Augment`; policy: of `oculi.data.policies`, with
-    its name; mix: of `oculi.data.mixing.Mixing`; precision: Lightning's name; channels_last: keep weights and maps in that
-    layout while training, faster where convolutions are wide (1.4x for U-Net on a CPU); init_from: a recipe whose weights
-    to start from, trained with `init_with`, overrides of it.
+    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it (step: `gamma` times as much
+    every `period` steps, multistep: at each of `milestones`, restarts: a cosine over each `period`, linear: down to
+    0, plateau: `gamma` times as much after more than `patience` validations without a lower loss); clip: largest
+    gradient norm, and clip_value: largest derivative (0 = none); ema: decay of the weights' moving average, or swa:
+    the last share of the steps whose weights are averaged, which is what gets saved (0 = none); weight_decay spares
+    biases and norms; lr_decay: factor of the rate from each group of layers to the one before it; freeze: groups that
+    stand still, from the first one (-1: all but the last); unfreeze: steps after which one more of them learns, the
+    last first (0 = never); validate: steps between looks at the validation loss; stop: looks without improvement
+    after which training ends, the best weights kept (0 = never); augment: options of `oculi.data.augment.Augment`;
+    policy: of `oculi.data.policies`, with its name; mix: of `oculi.data.mixing.Mixing`; grow: share of the side that
+    pictures have at first, which grows until they are whole after two thirds of the steps (0 = whole from the start);
+    precision: Lightning's name; channels_last: keep weights and maps in that layout while training, faster where
+    convolutions are wide (1.4x for U-Net on a CPU); init_from: a recipe whose weights to start from, trained with
+    `init_with`, overrides of it.
     """
 
     steps: int = 1000
@@ -62,6 +64,7 @@ class Training:
     augment: dict[str, float] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
     mix: dict[str, float] = field(default_factory=dict)
+    grow: float = 0.0
     precision: str = "32-true"
     channels_last: bool = False
     init_from: str = ""
@@ -80,8 +83,9 @@ class Training:
             raise ValueError("validate: stopping early wants to validate every so many steps, got 0")
         if self.ema and self.swa:
             raise ValueError(f"ema, swa: expected one way of averaging, got {self.ema} and {self.swa}")
-        if not 0 <= self.swa <= 1:
-            raise ValueError(f"swa: expected a share of the steps from 0 to 1, got {self.swa}")
+        for name in ("swa", "grow"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
 
 
 def optimizer_for(
@@ -133,6 +137,16 @@ def lr_factor(step: int, training: Training, steps: int) -> float:
     if training.schedule != "cosine":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup)))
+
+
+def side_share(step: int, training: Training) -> float:
+    """How much of their side pictures have at a step, in eighths.
+
+    >>> [side_share(step, Training(steps=90, grow=0.5)) for step in (0, 30, 59, 60, 89)]
+    [0.5, 0.75, 0.875, 1.0, 1.0]
+    """
+    grown = min(1.0, step / (training.steps * 2 / 3)) if training.grow else 1.0
+    return int(8 * (training.grow + (1 - training.grow) * grown)) / 8 if grown < 1 else 1.0
 
 
 def schedule_for(optimizer: torch.optim.Optimizer, training: Training, steps: int) -> Any:
