@@ -1,5 +1,6 @@
 """Inspection: sizes, parameters, multiply-adds, memory per layer and for the network, against torch and torchvision."""
 
+import functools
 import json
 import math
 
@@ -51,10 +52,15 @@ PUBLISHED = {
 }
 
 
+@functools.cache
+def inspected(name):
+    return inspect(PUBLISHED[name](), 224)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_figures(name):
     """Parameters and billions of multiply-adds as torchvision publishes them with its weights."""
-    found = inspect(PUBLISHED[name](), 224)
+    found = inspected(name)
     published = getattr(torchvision().models, f"{name}_Weights").IMAGENET1K_V1.meta
     assert found.parameters == published["num_params"]
     assert found.multiply_adds / 1e9 == pytest.approx(published["_ops"], abs=1e-3)
@@ -63,7 +69,7 @@ def test_published_figures(name):
 
 
 def test_resnet50_by_the_paper():
-    found = inspect(ResNet(1000, [3, 4, 6, 3], True), 224)
+    found = inspected("ResNet50")
     assert found.multiply_adds / 1e9 == pytest.approx(4.09, abs=0.005)
     maps = [layer for layer in found.layers if layer.kind == "Conv2d"]
     assert maps[0].receptive_field == (7, 7)
@@ -72,7 +78,7 @@ def test_resnet50_by_the_paper():
 
 
 def test_windows_stay_windows_in_swin():
-    first = next(layer for layer in inspect(Swin(), 224).layers if "dot_product" in layer.kind)
+    first = next(layer for layer in inspected("Swin_T").layers if "dot_product" in layer.kind)
     assert first.receptive_field == (28, 28)
     assert first.stride == (4, 4)
 

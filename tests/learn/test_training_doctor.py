@@ -20,19 +20,19 @@ def causes(case):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_names_the_planted_fault(fault):
-    found = causes(FAULTS[fault](healthy(1), 1))
+    found = causes(FAULTS[fault](healthy(1, steps=100), 1))
     assert found[:1] == [fault]
 
 
 def test_says_nothing_about_a_healthy_run():
-    assert causes(healthy(1)) == []
+    assert causes(healthy(1, steps=100)) == []
 
 
 def test_names_blank_pictures_and_overfitting():
     case = healthy(0, steps=20)
     blank = Changed(case.splits.train, lambda s, i: replace(s, image=torch.zeros_like(s.image)))
     assert causes(replace(case, splits=replace(case.splits, train=blank)))[:1] == ["blank_pictures"]
-    case = healthy(0, steps=120)
+    case = healthy(0, steps=100)
     few = [case.splits.train[i] for i in range(40)]
     assert causes(replace(case, splits=replace(case.splits, train=few)))[:1] == ["overfitting"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from oculi.nn.convolution import average_to, conv_relu
+from oculi.nn.convolution import average_to, conv_relu, fan_in_init
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,13 @@ def test_average_to_averages_windows_and_leaves_what_fits():
     assert average_to(x, 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert average_to(x, 4) is x
     assert average_to(x[..., :1, :1], 3).shape == (1, 1, 3, 3)
+
+
+def test_fan_in_init_keeps_the_size_of_what_passes():
+    torch.manual_seed(0)
+    network = nn.Sequential(*(conv_relu(a, b, 3) for a, b in ((8, 64), (64, 8), (8, 64), (64, 64))), nn.Linear(32, 4))
+    fan_in_init(network)
+    x = torch.randn(4, 8, 32, 32)
+    size = float(network[:4](x).detach().square().mean() / x.square().mean())
+    assert 0.5 < size < 2  # by fan-out the narrow layers would make it 8 times as large or small
+    assert all(bool((m.bias == 0).all()) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear))

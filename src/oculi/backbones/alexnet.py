@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
 from oculi.nn.classification import classification_loss, classification_predictions
-from oculi.nn.convolution import average_to, conv_relu, kaiming_init
+from oculi.nn.convolution import average_to, conv_relu, fan_in_init
 from oculi.predictions import Classes
 from oculi.system import System
 from oculi.types import Batch, Losses
@@ -81,7 +81,7 @@ class AlexNet(System):
         sizes = [channels[-1] * pool**2, *hidden] if num_classes else []
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.head = nn.Linear(sizes[-1], num_classes) if num_classes else nn.Identity()
-        kaiming_init(self)
+        fan_in_init(self)
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The maps after each max pooling, finest first, at `self.strides`, with `self.channels` channels."""

@@ -13,8 +13,9 @@ half of its outputs see more than one pixel:
                fourth and the eighth, 1_1 before the third and the fifth, which makes it 2.4 times as fast
     head       dropout, 1x1 convolution to one map per class, ReLU; the class score is the mean of its map
 
-There is no fully connected layer, so pictures may have any size. Differs from the paper: nothing but `in_channels`; as
-in torchvision the stem has no padding and pooling rounds the size up.
+There is no fully connected layer, so pictures may have any size. The last ReLU is a trap: a class whose map is zero
+everywhere gets no gradient from its pictures and never comes back; `rectified=False` leaves it out. Differs from the
+paper: nothing but this and `in_channels`; as in torchvision the stem has no padding and pooling rounds the size up.
 
 Iandola et al.: SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and < 0.5 MB model size, 2016,
 arXiv:1602.07360.
@@ -31,7 +32,7 @@ from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
 from oculi.nn.classification import classification_loss, classification_predictions
-from oculi.nn.convolution import conv_relu, kaiming_init
+from oculi.nn.convolution import conv_relu, fan_in_init
 from oculi.predictions import Classes
 from oculi.system import System
 from oculi.types import Batch, Losses
@@ -61,8 +62,8 @@ class Fire(nn.Module):
 class SqueezeNet(System):
     """SqueezeNet for classification: version `1_0` is the paper's, `1_1` cheaper and as good.
 
-    squeeze: channels that each of the eight fires squeezes to; it gives eight times as many. `features` gives the maps
-    at strides 4, 8 and 16, `num_classes=0` the mean of the last.
+    squeeze: channels that each of the eight fires squeezes to; it gives eight times as many; rectified: ReLU on the class
+    maps, as published. `features` gives the maps at strides 4, 8 and 16, `num_classes=0` the mean of the last.
     """
 
     answer = Classes
@@ -73,6 +74,7 @@ class SqueezeNet(System):
         version: Literal["1_0", "1_1"] = "1_0",
         squeeze: list[int] = [16, 16, 32, 32, 48, 48, 64, 64],  # noqa: B006 - read only; a list so that JSON gives it back
         bypass: bool = False,
+        rectified: bool = True,
         dropout: float = 0.5,
         in_channels: int = 3,
         image_size: int = 224,
@@ -93,15 +95,13 @@ class SqueezeNet(System):
                 inputs = 2 * EXPAND * squeezed
             self.stages.append(nn.Sequential(*fires))
             self.channels.append(inputs)
-        self.dropout = dropout
-        kaiming_init(self)
+        self.rectified, self.dropout = rectified, dropout
+        fan_in_init(self)
         self.head: nn.Module = nn.Identity()
         if num_classes:
             self.head = head = nn.Conv2d(inputs, num_classes, 1)
             nn.init.normal_(head.weight, std=0.01)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The map before each further pooling and the last, finest first; `self.strides`, `self.channels`."""
@@ -114,7 +114,8 @@ class SqueezeNet(System):
     def class_maps(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes h2 w2"]:
         """One map per class, whose mean is the class score."""
         x = F.dropout(self.features(image)[-1], self.dropout, self.training)
-        return F.relu(self.head(x), inplace=True)
+        maps = self.head(x)
+        return F.relu(maps, inplace=True) if self.rectified else maps
 
     def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         """Logits, or pooled features where `num_classes` is 0."""

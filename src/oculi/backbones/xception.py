@@ -23,7 +23,7 @@ Chollet: Xception: Deep Learning with Depthwise Separable Convolutions, 2016, ar
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -86,11 +86,11 @@ class Xception(System):
         scaled = [max(1, round(n * width)) for n in (32, 64, 128, 256, 728, 1024, 1536, 2048)]
         first, second, low, medium, wide, last, separate, final = scaled
         small = stem == "small"
-        edge = 1 if small else 0  # the paper's stem has no padding
-        stem_convs = [conv_norm(in_channels, first, 3, 1 if small else 2), conv_norm(first, second, 3)]
-        for conv in stem_convs:
-            cast(nn.Conv2d, conv[0]).padding = (edge, edge)
-        self.stem = nn.ModuleList(stem_convs)
+        padding = int(small)  # the paper's stem has none
+        self.stem = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, stride, padding, bias=False), nn.BatchNorm2d(b))
+            for a, b, stride in [(in_channels, first, 1 if small else 2), (first, second, 1)]
+        )
         self.stages = nn.ModuleList(
             [
                 XceptionBlock([second, low, low], halve=True, activate=False, dense=dense),

@@ -229,17 +229,13 @@ def healthy(seed: int, steps: int = 150, hidden: list[int] | None = None) -> Cas
 def _relabelled(case: Case, share: float, parts: tuple[str, ...], seed: int) -> Case:
     """Another class, at random, for a share of the samples."""
     generator = torch.Generator().manual_seed(seed)
-    changed: dict[str, Any] = {}
-    for part in parts:
-        dataset = getattr(case.splits, part)
-        shift = torch.randint(1, 10, (len(dataset),), generator=generator)
-        shift *= torch.rand(len(dataset), generator=generator) < share
-        turned = shift.tolist()
 
-        def relabelled(sample: Sample, index: int, turned: list[int] = turned) -> Sample:
-            return replace(sample, label=((sample.label or 0) + turned[index]) % 10)
+    def wrong(dataset: Dataset) -> Changed:
+        turns = torch.randint(1, 10, (len(dataset),), generator=generator)
+        turns *= torch.rand(len(dataset), generator=generator) < share
+        return Changed(dataset, lambda s, i: replace(s, label=((s.label or 0) + int(turns[i])) % 10))
 
-        changed[part] = Changed(dataset, relabelled)
+    changed: dict[str, Any] = {part: wrong(getattr(case.splits, part)) for part in parts}
     return replace(case, splits=replace(case.splits, **changed))
 
 

@@ -55,3 +55,13 @@ def kaiming_init(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels // module.groups * module.weight[0, 0].numel()
             nn.init.normal_(module.weight, std=math.sqrt(2.0) / math.sqrt(fan_out))
+
+
+def fan_in_init(network: nn.Module) -> None:
+    """He's initialisation of convolutions and linear layers by fan-in, biases zero: without batch norm, what comes out of
+    every layer is then as large as what went in, however the widths change."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -92,6 +92,7 @@ class FineTuning(System):
 def similarity(old: Float[Tensor, "n d"], new: Float[Tensor, "m d"]) -> float:
     """How far the new features' mean lies inside the spread of the old ones, in (0, 1]: 1 / (1 + |difference| / sigma).
 
+    >>> import torch
     >>> old = torch.tensor([[0.0], [2.0]])
     >>> round(similarity(old, old), 4), round(similarity(old, old + 2), 4)
     (1.0, 0.3333)
