@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 
+import httpx
 import pytest
 import torch
 
@@ -102,6 +103,39 @@ def test_a_torn_record_of_pins_is_named(hub, cache):
     cache.mkdir()
     (cache / "pins.json").write_text("{")
     with pytest.raises(BadCheckpoint, match=r"pins.json: not readable"):
+        oculi.load("me/small.one")
+
+
+def refused(kind, message):
+    def download(*arguments, **options):
+        raise kind(message, response=httpx.Response(404, request=httpx.Request("GET", "https://example.org")))
+
+    return download
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("RepositoryNotFoundError", "me/small.one@main: config.json cannot be fetched: No such repository"),
+        ("GatedRepoError", "me/small.one@main: config.json cannot be fetched: No such repository"),
+        ("RevisionNotFoundError", "me/small.one@main: config.json cannot be fetched: No such repository"),
+        ("RemoteEntryNotFoundError", "me/small.one@main: config.json: No such repository"),
+    ],
+)
+def test_what_the_hub_refuses(monkeypatch, kind, message):
+    errors = pytest.importorskip("huggingface_hub.errors")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refused(getattr(errors, kind), "No such repository\nat all"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with pytest.raises(BadCheckpoint, match=f"{message}$"):
+        oculi.load("me/small.one")
+
+
+def test_a_repository_without_weights(hub):
+    _, snapshot = hub
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(
+        BadCheckpoint, match=rf"me/small.one@{COMMIT}: model.safetensors: not in the cache, and offline"
+    ):
         oculi.load("me/small.one")
 
 

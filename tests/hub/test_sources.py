@@ -71,6 +71,8 @@ def test_transformers_vit(tmp_path):
     assert ours.class_names is None, "LABEL_0 is no name"
     assert (ours.contract.height, ours.contract.resize) == (32, "stretch")
     assert ours.config["eps"] == 1e-12
+    edit(tmp_path, id2label={"2": "cat", "0": 0, "1": "dog"})
+    assert oculi.load(tmp_path).class_names == ["0", "dog", "cat"]
 
 
 def test_transformers_bare_vit_gives_the_class_token(tmp_path):

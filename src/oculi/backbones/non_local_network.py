@@ -16,8 +16,8 @@ network. Its cost grows as N^2, which is why it stands late in the network. Ever
 
 Of the paper's choices for f this is the embedded Gaussian; its subsampling of phi and g is left out.
 
-The recipe asks whether two objects far apart have the same colour (`data/same_colour.py`). Without the block the network
-ends in a mean over positions, of which none has seen both.
+The recipe asks whether two objects far apart have the same colour (`data/same_colour.py`), and asks the same network
+without the block too, whose last positions also see the whole picture, but through a stack of neighbourhoods.
 
 Wang, Girshick, Gupta, He: Non-local Neural Networks, 2017, arXiv:1711.07971.
 """

@@ -2,8 +2,7 @@ r"""Same colour or not: World scenes whose label takes two objects that stand fa
 
 Two plain objects stand left and right of the middle, `apart` metres from each other across the view; the label is 1 where
 they have the same of World's eight colours, which is so in half of the scenes. Shapes, sizes, light, ground and wall vary as
-in World and say nothing. No neighbourhood of a pixel that holds one object alone tells the label, so what adds up local
-evidence (a network of small receptive field before global pooling) stays at chance.
+in World and say nothing; nor does one object alone. The two must be compared, and a sum of local evidence compares nothing.
 
     open_data("same_colour", size=64, train=8000)
 """

@@ -30,6 +30,10 @@ CONFIGS = ("config.json", "preprocessor_config.json")  # the second only in tran
 _TIMEOUT = 30.0  # seconds without a byte
 
 
+class NotThere(BadCheckpoint):
+    """The repository, or what is cached of it, has no such file."""
+
+
 @dataclass
 class Fetched:
     """Files of one published name, by their names there."""
@@ -106,41 +110,52 @@ def _pins() -> dict[str, dict[str, Any]]:
 
 
 def from_hub(name: str, offline: bool = False) -> Fetched:
-    """Configuration and weights of `owner/repository[@revision]`, all of one commit."""
-    repository, _, wanted = name.partition("@")
-    revision = pin_of(name).get("revision") or wanted or "main"
+    """Configuration and weights of `owner/repository[@revision]`, all of one commit.
+
+    A pinned name needs no network once its files are cached.
+    """
+    repository, _, revision = name.partition("@")
     offline = is_offline(offline)
-    files = {}
-    for file in CONFIGS:
-        path = _download(repository, file, revision, offline, required=file == CONFIGS[0])
-        if path is not None:
-            files[file] = path
-            revision = path.parent.name  # the commit: the other files come from the same
-    for file in WEIGHTS:
-        path = _download(repository, file, revision, offline, required=file == WEIGHTS[-1])
-        if path is not None:
-            files[file] = path
-            break
+    pinned = pin_of(name)
+    if pinned.get("revision"):
+        revision = pinned["revision"]
+        files = {file: _download(repository, file, revision, offline) for file in pinned["sha256"]}
+    else:
+        config = _download(repository, CONFIGS[0], revision or "main", offline)
+        revision = config.parent.name  # the commit: the other files come from the same
+        files = {CONFIGS[0]: config}
+        for kind in (CONFIGS[1:], WEIGHTS):
+            for file in kind:
+                if path := _download_if_there(repository, file, revision, offline):
+                    files[file] = path
+                    break
+        if not set(WEIGHTS) & set(files):
+            _download(repository, WEIGHTS[0], revision, offline)  # says what is wrong
+    fetched = Fetched(name, files, revision)
     for file, path in files.items():
         stated = path.resolve().name  # the cache names large files by the SHA-256 that the hub states
-        if re.fullmatch("[0-9a-f]{64}", stated) and sha256(path) != stated:
+        if re.fullmatch("[0-9a-f]{64}", stated) and fetched.digests()[file] != stated:
             raise BadCheckpoint(f"{name}: {file}: broken in the cache; delete {path.resolve()} and load again")
-    return Fetched(name, files, revision)
+    return fetched
 
 
-def _download(repository: str, file: str, revision: str, offline: bool, required: bool) -> Path | None:
-    """The cached or fetched file; None where an optional one is not there."""
+def _download_if_there(repository: str, file: str, revision: str, offline: bool) -> Path | None:
+    try:
+        return _download(repository, file, revision, offline)
+    except NotThere:
+        return None
+
+
+def _download(repository: str, file: str, revision: str, offline: bool) -> Path:
+    """The cached or fetched file. Raises NotThere, or BadCheckpoint where the hub refuses."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RevisionResolutionError
 
     try:
         return Path(hf_hub_download(repository, file, revision=revision, local_files_only=offline))
     except EntryNotFoundError as error:
-        if not required:
-            return None
-        where = "not in the cache, and offline" if offline else first_line(error)
-        wanted = " or ".join(WEIGHTS) if file in WEIGHTS else file
-        raise BadCheckpoint(f"{repository}@{revision}: {wanted}: {where}") from None
+        why = "not in the cache, and offline" if offline else first_line(error)
+        raise NotThere(f"{repository}@{revision}: {file}: {why}") from None
     except (OSError, HFValidationError, RevisionResolutionError) as error:
         raise BadCheckpoint(f"{repository}@{revision}: {file} cannot be fetched: {first_line(error)}") from None
 

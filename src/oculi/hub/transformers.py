@@ -190,7 +190,7 @@ def _contract(preprocessor: Config, channels: int, source: str) -> InputContract
 
 def _class_names(config: Config) -> list[str] | None:
     """The names of id2label in order; None where they are only LABEL_0, LABEL_1, ..."""
-    labels = {int(index): name for index, name in (config.get("id2label") or {}).items()}
+    labels = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
     if not labels or all(name == f"LABEL_{index}" for index, name in labels.items()):
         return None
     return [labels[index] for index in sorted(labels)]

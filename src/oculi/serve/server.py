@@ -44,11 +44,12 @@ from starlette.formparsers import MultiPartException
 from torch import Tensor
 
 import oculi
+from oculi.hub.loading import load
 from oculi.predictions import Prediction
 from oculi.serve.batcher import Batcher, Refused
 from oculi.serve.feedback import FeedbackStore, check_id, check_label
 from oculi.serve.protocol import BadRequest, Limits, decode, input_images, open_picture, outputs, read_json, to_json
-from oculi.system import System, load, predict
+from oculi.system import System, predict
 from oculi.types import Batch
 
 logger = logging.getLogger("oculi.serve")
