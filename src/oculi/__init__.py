@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "System": "oculi.system",
-    "load": "oculi.system",
+    "load": "oculi.hub.loading",
     "predict": "oculi.system",
     "save": "oculi.system",
     "Batch": "oculi.types",

@@ -44,7 +44,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     experiment: dict[str, Any] | None = None  # arguments of `experiment` in the system's file, for what is not trained
     protocol: str = ""  # how it is scored; by its answer kind where empty
-    baseline: dict[str, Any] = field(default_factory=dict)  # arguments that turn it into what it must beat
+    baseline: dict[str, Any] = field(default_factory=dict)  # arguments (or section.key) that make it what it must beat
     seeds: int = 1  # trainings that the figures are the mean of, from the training's seed on
     score: dict[str, str] = field(default_factory=dict)  # metric: ">= 0.985"
     minutes: float = 5.0
@@ -156,7 +156,7 @@ def check_arguments(made: Recipe) -> None:
     known = signature(made)
     for section in ("arguments", "tiny", "baseline"):
         for key in getattr(made, section):
-            if key not in known:
+            if key not in known and not (section == "baseline" and "." in key):
                 raise BadRecipe(f"{made.id}: {made.class_name} has no argument {key} ({section}){nearest(key, known)}")
 
 

@@ -35,7 +35,7 @@ class InputContract:
     """`height`, `width` and `channels` (1 grey, 3 RGB) of the tensor and the rule that gets a picture there.
 
     resize: `stretch` changes the aspect ratio; `letterbox` keeps it and pads with `fill` right and below;
-    `crop` scales the shorter side and cuts the centre.
+    `crop` scales the shorter side and cuts the centre, which is `crop_fraction` of that side (1 = all of it).
     """
 
     height: int
@@ -43,6 +43,7 @@ class InputContract:
     channels: int = 3
     resize: Literal["stretch", "letterbox", "crop"] = "stretch"
     fill: float = 0.5
+    crop_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -52,6 +53,8 @@ class InputContract:
             raise ValueError(f"channels: expected 1 (grey) or 3 (RGB), got {self.channels}")
         if self.resize not in ("stretch", "letterbox", "crop"):
             raise ValueError(f"resize: expected stretch, letterbox or crop, got {self.resize!r}")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction: expected more than 0 and at most 1, got {self.crop_fraction}")
 
     def to_dict(self) -> dict[str, int | float | str]:
         """Plain values for JSON."""
@@ -90,6 +93,8 @@ class InputContract:
             return self.height, self.width
         pick = min if self.resize == "letterbox" else max
         factor = pick(self.height / height, self.width / width)
+        if self.resize == "crop":
+            factor /= self.crop_fraction
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def _as_channels(self, pixels: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "channels h w"]:

@@ -86,6 +86,14 @@ class System(nn.Module):
     def fit(self, batches: Iterable[Batch]) -> None:
         """Learn without gradients, in place of `loss` or after it (prototypes, memory banks)."""
 
+    def adopt(self, source: System) -> None:
+        """Start from another system's weights: from all of them, unless the system says otherwise (a new last layer)."""
+        wanted, given = self.state_dict(), source.state_dict()
+        if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
+            differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
+            raise ValueError(f"source: its weights do not fit, first at {differing[0]}")
+        self.load_state_dict(given)
+
     def phases(self) -> list[Phase]:
         """Groups optimised in turn; one group with `loss` unless the system says otherwise (GANs, DARTS)."""
         return [Phase("all", [p for p in self.parameters() if p.requires_grad], self.loss)]

@@ -56,7 +56,7 @@ class Batch:
     """Samples side by side: what has one shape is stacked, what varies per image (boxes, masks, text) is a list."""
 
     image: Float[Tensor, "batch channels height width"] | None = None
-    label: Int[Tensor, " batch"] | None = None
+    label: Int[Tensor, " batch"] | Float[Tensor, "batch classes"] | None = None  # soft where pictures were mixed
     boxes: list[Tensor] | None = None
     labels: list[Tensor] | None = None
     masks: list[Tensor] | None = None

@@ -153,3 +153,62 @@ def test_exact_geometry_is_refused_and_images_are_needed():
     assert Augment(noise=0.1)(batch).camera is camera
     with pytest.raises(ValueError, match=r"batch.image"):
         Augment(flip=0.5)(Batch(label=torch.zeros(2, dtype=torch.int64)))
+
+
+def test_vertical_flip_is_exact_and_undoes_itself():
+    batch = scene(2)
+    flip = Augment(flip_vertical=1.0)
+    once = flip(batch)
+    torch.testing.assert_close(once.image, batch.image.flip(-2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(once.boxes[0][0], torch.tensor([10.0, 20, 30, 44]))  # 64 - 44, 64 - 20
+    assert torch.equal(once.masks[0], batch.masks[0].flip(-2))
+    twice = flip(once)
+    torch.testing.assert_close(twice.image, batch.image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(twice.keypoints, batch.keypoints)
+    across = Augment(flip=1.0)(batch)
+    torch.testing.assert_close(across.boxes[0][0], torch.tensor([34.0, 20, 54, 44]))
+
+
+def test_a_crop_fills_the_picture_and_carries_everything_along():
+    torch.manual_seed(0)
+    batch = scene(64)
+    moved = Augment(crop=0.5)(batch)
+    assert moved.image.shape == batch.image.shape
+    sides = []
+    for boxes, labels, masks in zip(moved.boxes, moved.labels, moved.masks, strict=True):
+        assert len(boxes) == len(labels) == len(masks)
+        for box, mask in zip(boxes, masks, strict=True):
+            assert (box - tight(mask)).abs().max() <= 1.5
+        sides += [
+            float(b[3] - b[1]) / 12 for b, kind in zip(boxes, labels, strict=True) if kind == 1 and 0 < b[1] < b[3] < 64
+        ]
+    assert min(sides) >= 1.0
+    assert max(sides) <= 2.0 + 1e-4
+    assert (moved.semantic != 255).all()  # a window lies inside
+
+
+def test_objects_of_which_too_little_is_left_are_dropped():
+    left = affine(dx=-20.0)  # the first box keeps half of itself
+    assert [len(warp(scene(1), left, keep).boxes[0]) for keep in (0.0, 0.4, 0.6)] == [2, 2, 1]
+    assert warp(scene(1), left, 0.6).labels[0].tolist() == [1]
+
+
+def test_saturation_and_hue_leave_greys_and_lightness_alone():
+    torch.manual_seed(0)
+    image = torch.rand(32, 3, 6, 6)
+    grey = image.mean(1, keepdim=True).expand(32, 3, 6, 6)
+    for options in ({"saturation": 0.5}, {"hue": 0.3}):
+        changed = Augment(**options)(Batch(image=image)).image
+        assert float((changed - image).abs().max()) > 0.05
+        torch.testing.assert_close(Augment(**options)(Batch(image=grey)).image, grey, rtol=0, atol=2e-4)
+        single = Augment(**options)(Batch(image=image[:, :1])).image
+        assert torch.equal(single, image[:, :1])
+    turned = Augment(hue=0.5)(Batch(image=image)).image
+    torch.testing.assert_close(turned.amax(1), image.amax(1))
+    torch.testing.assert_close(turned.amin(1), image.amin(1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["flip", "flip_vertical", "crop", "keep"])
+def test_shares_lie_between_nothing_and_all(name):
+    with pytest.raises(ValueError, match=name):
+        Augment(**{name: 1.5})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from oculi.backbones.efficientnet import EfficientNet, compound_scaling, scaling_bases
 from oculi.backbones.mobilenet_v1 import MobileNetV1, SeparableBlock
@@ -21,6 +22,26 @@ from oculi.nn.convolution import conv_norm
 def test_parameters(system, arguments, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in system(**arguments).parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("system", "arguments", "millions"),
+    [
+        (MobileNetV1, {}, 569),  # Howard 2017, table 4
+        (MobileNetV1, {"separable": False}, 4866),
+        (MobileNetV1, {"width": 0.5}, 149),  # table 6
+        (MobileNetV1, {"image_size": 128}, 186),  # table 7
+        (MobileNetV2, {}, 300),  # Sandler 2018, table 4
+        (MobileNetV2, {"width": 1.4}, 585),
+        (EfficientNet, {}, 390),  # Tan & Le 2019, table 2
+        (EfficientNet, {"variant": "b1"}, 700),
+    ],
+)
+def test_multiply_adds_as_published(system, arguments, millions):
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        network = system(**arguments)
+        network(torch.rand(2, 3, network.contract.height, network.contract.width))
+    assert counted.get_total_flops() / 2 / 2 == pytest.approx(millions * 1e6, rel=0.03)
 
 
 def test_separable_convolution_64_to_128():

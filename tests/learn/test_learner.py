@@ -11,7 +11,8 @@ import torch
 
 from oculi.data.datasets import training_batches
 from oculi.data.digits import load as digits
-from oculi.learn.learner import Diverged, Training, fit, lr_factor, seed_everything
+from oculi.learn.learner import Diverged, Training, fit, seed_everything
+from oculi.learn.optimisation import lr_factor
 from oculi.learn.training import build
 
 OPTIONS = {"steps": 12, "batch_size": 16, "optimizer": "sgd", "lr": 0.05, "warmup": 3, "schedule": "cosine"}

@@ -56,7 +56,7 @@ def test_a_given_token_is_not_shown(folder, served, capsys):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["nowhere"], "missing"),
+        (["nowhere"], "no such folder"),
         (["run", "--token", "short"], "at least 8"),
         (["run", "--name", "a/b"], "name"),
         (["run", "--no_token", "--host", "0.0.0.0"], "expected a token"),
@@ -111,7 +111,7 @@ def test_monitor_tells_drift_by_its_status(run, tmp_path, capsys):
         (["monitor", "run", "new/1.png"], "expected a folder"),
         (["monitor", "run", "drawn"], "no source called"),
         (["monitor", "run", "new", "--rate", "2"], "false_alarm_rate"),
-        (["monitor", "nowhere", "new"], "missing"),
+        (["monitor", "nowhere", "new"], "no such folder"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err

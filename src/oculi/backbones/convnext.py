@@ -59,7 +59,7 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         residual = self.mlp(self.norm(self.depthwise(x).permute(0, 2, 3, 1)))
-        return torch.addcmul(x.permute(0, 2, 3, 1), self.drop(residual), self.scale).permute(0, 3, 1, 2)
+        return (self.drop(residual) * self.scale).permute(0, 3, 1, 2).add_(x)
 
 
 class ConvNeXt(System):
@@ -67,6 +67,7 @@ class ConvNeXt(System):
 
     depths, widths: blocks and channels per stage. patch: side of the stem's patches, the stride of the first stage.
     layer_scale: what γ begins with. stochastic_depth: rate at which the last block is skipped in training.
+    eps: of the norm before the head, 1e-12 in some published weights.
     """
 
     answer = Classes
@@ -82,6 +83,7 @@ class ConvNeXt(System):
         stochastic_depth: float = 0.0,
         in_channels: int = 3,
         image_size: int = 224,
+        eps: float = 1e-6,
     ):
         super().__init__(InputContract(image_size, image_size, in_channels))
         if len(depths) != len(widths):
@@ -103,7 +105,7 @@ class ConvNeXt(System):
             self.entries.append(nn.Sequential(*entry))
             blocks = (ConvNeXtBlock(width, kernel, layer_scale, next(rates)) for _ in range(depth))
             self.stages.append(nn.Sequential(*blocks))
-        self.norm = nn.LayerNorm(widths[-1], eps=1e-6)
+        self.norm = nn.LayerNorm(widths[-1], eps=eps)
         self.head = nn.Linear(widths[-1], num_classes) if num_classes else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -112,7 +114,7 @@ class ConvNeXt(System):
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""
-        x = self.normalize(image)
+        x = self.normalize(image).contiguous(memory_format=torch.channels_last)
         maps = []
         for entry, stage in zip(self.entries, self.stages, strict=True):
             x = stage(entry(x))

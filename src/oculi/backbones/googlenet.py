@@ -119,12 +119,15 @@ class GoogLeNet(System):
         self.strides, self.channels = [reduction], [scaled(192)]
         self.pools = nn.ModuleList(nn.MaxPool2d(size, 2, ceil_mode=True) for size in (3, 3, 2))
         self.stages = nn.ModuleList()
-        for stage in STAGES:
-            modules, inputs = [], self.channels[-1]
+        tapped: list[int] = []
+        for index, stage in enumerate(STAGES):
+            modules: list[InceptionModule] = []
+            inputs = self.channels[-1]
             for a, b, c, d, e, f in stage:
                 widths = (scaled(a), scaled(b), scaled(c), scaled(d), scaled(e), scaled(f))
                 modules.append(InceptionModule(inputs, widths, large_kernel))
                 inputs = modules[-1].outputs
+            tapped += [modules[place].outputs for place in AUXILIARY if index == 1]
             self.stages.append(nn.ModuleList(modules))
             self.strides.append(self.strides[-1] * 2)
             self.channels.append(inputs)
@@ -133,9 +136,8 @@ class GoogLeNet(System):
         self.auxiliary_weight = auxiliary
         self.auxiliary = nn.ModuleList()
         if num_classes and auxiliary:
-            widths = [self.stages[1].get_submodule(str(place)).outputs for place in AUXILIARY]
             sizes = (scaled(128), scaled(1024))
-            self.auxiliary.extend(AuxiliaryClassifier(n, num_classes, *sizes, auxiliary_dropout) for n in widths)
+            self.auxiliary.extend(AuxiliaryClassifier(n, num_classes, *sizes, auxiliary_dropout) for n in tapped)
         kaiming_init(self)
 
     def _outputs(self, image: Float[Tensor, "b c h w"]) -> list[list[Tensor]]:
@@ -143,7 +145,7 @@ class GoogLeNet(System):
         outputs = [[self.stem(self.normalize(image))]]
         for pool, stage in zip(self.pools, self.stages, strict=True):
             x, given = pool(outputs[-1][-1]), []
-            for module in stage:
+            for module in stage.children():
                 x = module(x)
                 given.append(x)
             outputs.append(given)

@@ -86,7 +86,8 @@ class NonLocalNetwork(System):
             channels = self.channels[stage]
             added = NonLocalBlock(channels, max(1, channels // 2))
             kaiming_init(added)
-            self.resnet.stages[stage].insert(block + 1, added)
+            blocks = list(self.resnet.stages[stage].children())
+            self.resnet.stages[stage] = nn.Sequential(*blocks[: block + 1], added, *blocks[block + 1 :])
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""

@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import Literal
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from oculi.backbones.resnet import ResNet
+from oculi.backbones.resnet import ResidualBlock, ResNet
 from oculi.input_contract import InputContract
 from oculi.nn.classification import classification_loss, classification_predictions
 from oculi.nn.convolution import kaiming_init
@@ -58,11 +58,12 @@ class SEResNet(System):
             raise ValueError(f"reduction: expected 0 (none) or more, got {reduction}")
         self.resnet = ResNet(num_classes, depths, bottleneck, width, stem, in_channels, image_size, zero_init)
         self.strides, self.channels = self.resnet.strides, self.resnet.channels
-        for stage, channels in zip(self.resnet.stages if reduction else [], self.channels, strict=False):
-            for block in stage:
+        for block in self.resnet.modules():
+            if isinstance(block, ResidualBlock) and reduction:
+                channels = block.convs[-1].get_parameter("1.weight").numel()
                 gate = SqueezeExcitation(channels, max(1, channels // reduction))
                 kaiming_init(gate)
-                block.convs[-1].append(gate)
+                block.convs[-1] = nn.Sequential(*block.convs[-1].children(), gate)
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""

@@ -200,7 +200,8 @@ class Swin(System):
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""
-        x = self.patches_norm(self.patches(self.normalize(image)).permute(0, 2, 3, 1))
+        x = self.normalize(image).contiguous(memory_format=torch.channels_last)
+        x = self.patches_norm(self.patches(x).permute(0, 2, 3, 1))
         maps = []
         for merge, stage in zip(self.merges, self.stages, strict=True):
             x = stage(merge(x))

@@ -50,7 +50,8 @@ from oculi.types import Batch, Losses
 class ViT(System):
     """Vision Transformer for classification; `features` gives the patches' map, `num_classes=0` the pooled token.
 
-    The defaults are ViT-B/16. hidden: width of the feed-forward layers (0 = four times the width).
+    The defaults are ViT-B/16. hidden: width of the feed-forward layers (0 = four times the width); eps: of the layer
+    norms (the published weights were trained with 1e-6 or 1e-12).
     """
 
     answer = Classes
@@ -67,6 +68,7 @@ class ViT(System):
         pool: Literal["cls", "mean"] = "cls",
         dropout: float = 0.0,
         in_channels: int = 3,
+        eps: float = 1e-6,
     ):
         super().__init__(InputContract(image_size, image_size, in_channels))
         if image_size % patch:
@@ -79,8 +81,10 @@ class ViT(System):
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, 1 + (image_size // patch) ** 2, width))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, hidden, dropout=dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, hidden, dropout=dropout, eps=eps) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=eps)
         self.head: nn.Module = nn.Identity()
         nn.init.normal_(self.positions, std=0.02)
         nn.init.trunc_normal_(self.patches.weight, std=(in_channels * patch**2) ** -0.5)

@@ -86,10 +86,11 @@ class Xception(System):
         scaled = [max(1, round(n * width)) for n in (32, 64, 128, 256, 728, 1024, 1536, 2048)]
         first, second, low, medium, wide, last, separate, final = scaled
         small = stem == "small"
-        edge = 1 if small else 0  # the paper's stem has no padding
-        self.stem = nn.ModuleList([conv_norm(in_channels, first, 3, 1 if small else 2), conv_norm(first, second, 3)])
-        for conv in self.stem:
-            conv.get_submodule("0").padding = (edge, edge)
+        padding = int(small)  # the paper's stem has none
+        self.stem = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, stride, padding, bias=False), nn.BatchNorm2d(b))
+            for a, b, stride in [(in_channels, first, 1 if small else 2), (first, second, 1)]
+        )
         self.stages = nn.ModuleList(
             [
                 XceptionBlock([second, low, low], halve=True, activate=False, dense=dense),

@@ -79,8 +79,8 @@ def new(place: str) -> Any:
 
 
 def train(
-    system: str, folder: str | None = None, resume: bool = False, mlflow: str | None = None, json: bool = False,
-    overrides: Overrides | None = None,
+    system: str, folder: str | None = None, resume: bool = False, mlflow: str | None = None, doctor: bool = False,
+    json: bool = False, overrides: Overrides | None = None,
 ) -> Any:  # fmt: skip
     """Train a system by its recipe and score it on its test data.
 
@@ -89,13 +89,19 @@ def train(
         folder: where the run is kept; runs/<system> by default
         resume: go on from the folder's last checkpoint
         mlflow: a tracking address, as sqlite:///runs.db
+        doctor: watch the run, for `oculi doctor`
         json: print JSON
     """
     from oculi.learn.evaluation import evaluate as scores_of
     from oculi.learn.training import train as run_training
 
     target = folder or f"runs/{system}"
-    run = run_training(system, target, overrides, resume=resume, progress=not json, mlflow=mlflow)
+    callbacks = []
+    if doctor:
+        from oculi.learn.training_doctor import TrainingDoctor
+
+        callbacks.append(TrainingDoctor())
+    run = run_training(system, target, overrides, resume=resume, progress=not json, mlflow=mlflow, callbacks=callbacks)
     return {"folder": target, **scores_of(run.system, run.splits, run.recipe.protocol)}
 
 
@@ -338,6 +344,38 @@ def monitor(
     return shown
 
 
+def inspect(system: str, size: int | None = None, json: bool = False) -> Any:
+    """Show what each layer of a network gives, sees and costs, for one picture.
+
+    Args:
+        system: its name, a run's folder, or published weights as timm/resnet50.a1_in1k
+        size: side of the picture; the network's own by default
+        json: print JSON
+    """
+    from oculi.learn.inspection import inspect as inspection_of
+    from oculi.learn.training import build
+
+    network = build(system) if system in catalogue.names() else _load(system)
+    found = inspection_of(network, size)
+    return found.to_dict() if json else found.table()
+
+
+def doctor(folder: str, json: bool = False) -> Any:
+    """Name what is wrong with a run; exits with 1 when something is.
+
+    Args:
+        folder: of a run; one that was trained with --doctor says more than its curve does
+        json: print JSON
+    """
+    from oculi.learn.diagnosis import diagnose
+
+    findings = diagnose(folder)
+    if not findings:
+        return {"findings": []} if json else "nothing is wrong"
+    shown = {"findings": [vars(finding) for finding in findings]} if json else "\n".join(map(str, findings))
+    raise FellShort(f"{folder}: {', '.join(finding.cause.replace('_', ' ') for finding in findings)}", shown)
+
+
 def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 700) -> Any:
     """Take real digits and generated scenes through the whole life of a vision system, in minutes.
 
@@ -376,12 +414,14 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export,
     "serve": serve,
     "monitor": monitor,
+    "inspect": inspect,
+    "doctor": doctor,
     "demo": demo,
 }
 
 
 def _load(folder: str) -> Any:
-    from oculi.system import load
+    from oculi.hub.loading import load
 
     return load(folder)
 

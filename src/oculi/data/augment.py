@@ -3,7 +3,9 @@ r"""Augmentation on whole batches: pictures, boxes, masks, label maps and keypoi
     Augment(flip=0.5, shift=0.1, rotate=0.2, scale=0.1, brightness=0.2, contrast=0.2, noise=0.02)
 
 Each image gets one random affine map; boxes become the tight upright box around their four moved corners, clipped to
-the picture, and objects that leave it are dropped. Random numbers come from torch's generator.
+the picture, and objects that leave it are dropped. What comes in from outside repeats the picture's edge, is ignored in
+label maps and empty in masks. Random numbers come from torch's generator. Mixing pictures is `oculi.data.mixing`, learned
+policies are `oculi.data.policies`.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from oculi.data import colour
 from oculi.types import IGNORE, Batch
 
 
 @dataclass(frozen=True)
 class Augment:
-    """flip: probability of a mirror image; shift: of the side; rotate: radians; scale: relative; brightness and contrast:
-    relative, in value; noise: standard deviation; erase: largest side of a grey rectangle, of the picture's.
+    """flip, flip_vertical: probability of a mirror image; shift: of the side; rotate: radians; scale: relative; crop: least
+    side of a random window, of the picture's, which then fills the picture (0 = none); keep: share of a box that must stay
+    inside, or the object is dropped; brightness, contrast, saturation: relative; hue: in turns; noise: standard deviation;
+    erase: largest side of a grey rectangle, of the picture's.
     """
 
     flip: float = 0.0
@@ -32,20 +37,28 @@ class Augment:
     contrast: float = 0.0
     noise: float = 0.0
     erase: float = 0.0
+    flip_vertical: float = 0.0
+    crop: float = 0.0
+    keep: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "flip_vertical", "crop", "keep"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
 
     def __call__(self, batch: Batch) -> Batch:
         """An augmented copy of the batch."""
         if batch.image is None:
             raise ValueError("batch.image: there is nothing to augment")
-        for name in ("depth", "normals", "flow", "disparity", "camera"):
-            if getattr(batch, name) is not None and self._moves():
-                raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
         if self._moves():
-            batch = warp(batch, self._matrices(len(batch), *batch.image.shape[-2:]).to(batch.image))
+            refuse_geometry(batch)
+            batch = warp(batch, self._matrices(len(batch), *batch.image.shape[-2:]).to(batch.image), self.keep)
         return replace(batch, image=self._colour(batch.pictures))
 
     def _moves(self) -> bool:
-        return any((self.flip, self.shift, self.rotate, self.scale))
+        return any((self.flip, self.shift, self.rotate, self.scale, self.flip_vertical, self.crop))
 
     def _matrices(self, n: int, height: int, width: int) -> Float[Tensor, "n 3 3"]:
         """Maps from original to augmented pixels, about the picture's centre."""
@@ -60,16 +73,25 @@ class Augment:
         center = torch.tensor([width / 2, height / 2])
         moved = _uniform(n, 2) * self.shift * torch.tensor([width, height])
         matrix[:, :2, 2] = center + moved - (matrix[:, :2, :2] @ center[:, None])[..., 0]
+        if self.flip_vertical:
+            upside = torch.eye(3).repeat(n, 1, 1)
+            down = torch.rand(n) < self.flip_vertical
+            upside[down, 1, 1], upside[down, 1, 2] = -1.0, float(height)
+            matrix = matrix @ upside
+        if self.crop:
+            matrix = matrix @ _windows(n, height, width, self.crop)
         return matrix
 
     def _colour(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         n = len(image)
-        shape = (n, 1, 1, 1)
         if self.contrast:
-            mean = image.mean((1, 2, 3), keepdim=True)
-            image = (image - mean) * (1 + self.contrast * _uniform(n).reshape(shape).to(image)) + mean
+            image = colour.contrast(image, 1 + self.contrast * _uniform(n).to(image))
         if self.brightness:
-            image = image * (1 + self.brightness * _uniform(n).reshape(shape).to(image))
+            image = colour.brightness(image, 1 + self.brightness * _uniform(n).to(image))
+        if self.saturation:
+            image = colour.saturation(image, 1 + self.saturation * _uniform(n).to(image))
+        if self.hue:
+            image = colour.hue(image, self.hue * _uniform(n).to(image))
         if self.noise:
             image = image + self.noise * torch.randn_like(image)
         if self.erase:
@@ -79,6 +101,17 @@ class Augment:
 
 def _uniform(*shape: int) -> Tensor:
     return torch.rand(*shape) * 2 - 1
+
+
+def _windows(n: int, height: int, width: int, least: float) -> Float[Tensor, "n 3 3"]:
+    """Maps that let a random window, its sides `least` to all of the picture's, fill the picture."""
+    share = least + (1 - least) * torch.rand(n)
+    corner = torch.rand(n, 2) * (1 - share)[:, None] * torch.tensor([width, height])
+    matrix = torch.zeros(n, 3, 3)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = 1 / share
+    matrix[:, :2, 2] = -corner / share[:, None]
+    matrix[:, 2, 2] = 1
+    return matrix
 
 
 def _erase(image: Float[Tensor, "b c h w"], largest: float) -> Float[Tensor, "b c h w"]:
@@ -91,8 +124,16 @@ def _erase(image: Float[Tensor, "b c h w"], largest: float) -> Float[Tensor, "b 
     return torch.where(hole, image.mean((2, 3), keepdim=True), image)
 
 
-def warp(batch: Batch, matrices: Float[Tensor, "b 3 3"]) -> Batch:
-    """Apply one affine map per image (original to new pixel coordinates) to everything that the batch holds."""
+def refuse_geometry(batch: Batch) -> None:
+    """Raise ValueError when the batch holds what an affine map of the picture would make wrong."""
+    for name in ("depth", "normals", "flow", "disparity", "camera"):
+        if getattr(batch, name) is not None:
+            raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
+
+
+def warp(batch: Batch, matrices: Float[Tensor, "b 3 3"], keep: float = 0.0) -> Batch:
+    """Apply one affine map per image (original to new pixel coordinates) to everything that the batch holds; objects of
+    which less than the share `keep` stays inside are dropped."""
     assert batch.image is not None
     height, width = batch.image.shape[-2:]
     grid = _sampling_grid(matrices, height, width)
@@ -112,7 +153,7 @@ def warp(batch: Batch, matrices: Float[Tensor, "b 3 3"]) -> Batch:
             torch.cat([_move(k[..., :2], m), k[..., 2:]], -1) for k, m in zip(batch.keypoints, matrices, strict=True)
         ]
     if batch.boxes is not None:
-        changed |= _warp_boxes(replace(batch, **changed), matrices, height, width)  # type: ignore[arg-type]
+        changed |= _warp_boxes(replace(batch, **changed), matrices, height, width, keep)  # type: ignore[arg-type]
     return replace(batch, **changed)  # type: ignore[arg-type]
 
 
@@ -132,7 +173,7 @@ def _move(points: Float[Tensor, "*n 2"], matrix: Float[Tensor, "3 3"]) -> Float[
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def _warp_boxes(batch: Batch, matrices: Tensor, height: int, width: int) -> dict[str, list[Tensor]]:
+def _warp_boxes(batch: Batch, matrices: Tensor, height: int, width: int, keep: float) -> dict[str, list[Tensor]]:
     """Moved boxes; what has left the picture (less than one pixel wide or high) goes, with all that belongs to it."""
     moved: dict[str, list[Tensor]] = {"boxes": []}
     companions = [name for name in ("labels", "masks", "crowd", "keypoints") if getattr(batch, name) is not None]
@@ -143,7 +184,8 @@ def _warp_boxes(batch: Batch, matrices: Tensor, height: int, width: int) -> dict
         limit = boxes.new_tensor([width, height])
         low = torch.minimum(corners.amin(1).clamp_min(0), limit)
         high = torch.minimum(corners.amax(1).clamp_min(0), limit)
-        stays = ((high - low) >= 1).all(1)
+        whole = (corners.amax(1) - corners.amin(1)).prod(1)
+        stays = ((high - low) >= 1).all(1) & ((high - low).prod(1) >= keep * whole)
         moved["boxes"].append(torch.cat([low, high], 1)[stays])
         for name in companions:
             moved[name].append(getattr(batch, name)[index][stays])

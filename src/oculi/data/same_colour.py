@@ -81,7 +81,7 @@ def load(
 ) -> Splits:
     """Splits of disjoint scenes; `apart`: metres between the two objects."""
     starts = (0, train, train + validation)
-    parts = [
+    first, second, third = (
         SameColour(n, size, seed, start, apart) for n, start in zip((train, validation, test), starts, strict=True)
-    ]
-    return Splits(*parts, class_names=list(CLASSES))
+    )
+    return Splits(first, second, third, list(CLASSES))

@@ -25,6 +25,7 @@ SOURCES = {
     "same_colour": "oculi.data.same_colour",
     "world_views": "oculi.data.world.views",
     "episodes": "oculi.data.episodes",
+    "class_split": "oculi.data.class_split",
     "environment": "oculi.data.environment",
 }
 

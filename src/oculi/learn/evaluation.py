@@ -20,7 +20,7 @@ BY_ANSWER = {
     "Actions": "returns",
     "Flow": "flow",
 }
-PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views"}
+PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing"}
 
 
 def protocol_for(system: System, name: str = "") -> Protocol:

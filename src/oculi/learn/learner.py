@@ -11,90 +11,31 @@ from __future__ import annotations
 import errno
 import io
 import logging
-import math
 import os
 import random
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from oculi.data.augment import Augment
 from oculi.data.datasets import Splits, training_batches
-from oculi.system import Phase, System, replacing
+from oculi.data.mixing import Mixing
+from oculi.data.policies import policy_for
+from oculi.learn.kept_weights import Best, settle_batch_norms, validation_loss
+from oculi.learn.optimisation import Freezing, Training, layer_rates, optimizer_for, schedule_for
+from oculi.system import System, replacing
 from oculi.types import Batch, Losses
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a system learns; each field can be set in a recipe (`training:`) and on the command line (`--training.lr`).
-
-    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it; clip: largest gradient norm
-    (0 = none); ema: decay of the weights' moving average, which is what gets saved (0 = none); weight_decay spares
-    biases and norms; augment: options of `oculi.data.augment.Augment`; precision: Lightning's name; channels_last: keep
-    weights and maps in that layout while training, faster where convolutions are wide (1.4x for U-Net on a CPU);
-    init_from: a recipe whose weights to start from.
-    """
-
-    steps: int = 1000
-    batch_size: int = 64
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = 0
-    clip: float = 0.0
-    ema: float = 0.0
-    augment: dict[str, float] = field(default_factory=dict)
-    precision: str = "32-true"
-    channels_last: bool = False
-    init_from: str = ""
-    workers: int = 0
-    seed: int = 0
-
-
-def optimizer_for(phase: Phase, training: Training) -> torch.optim.Optimizer:
-    """torch's own optimiser over the phase's parameters."""
-    if not phase.parameters:
-        raise ValueError(f"phase {phase.name}: it has no parameters to train")
-    groups: list[dict[str, Any]] = [{"params": phase.parameters}]
-    if training.weight_decay:
-        matrices = [p for p in phase.parameters if p.ndim > 1]
-        vectors = [p for p in phase.parameters if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": vectors}]
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum)
-    if training.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=training.lr)
-    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    kwargs: dict[str, Any] = {"weight_decay": 0.0} if training.optimizer == "adamw" else {}
-    first, second = training.betas
-    return kind(groups, lr=training.lr, betas=(first, second), **kwargs)
-
-
-def lr_factor(step: int, training: Training, steps: int) -> float:
-    """Linear warm-up, min(1, (t + 1) / T_w), then constant or (1 + cos(pi t / T)) / 2.
-
-    >>> [lr_factor(step, Training(warmup=2, schedule="cosine"), 6) for step in (0, 1, 2, 4)]
-    [0.5, 1.0, 1.0, 0.5]
-    """
-    if step < training.warmup:
-        return (step + 1) / training.warmup
-    if training.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - training.warmup) / max(1, steps - training.warmup)))
 
 
 class Learner(pl.LightningModule):
@@ -107,21 +48,26 @@ class Learner(pl.LightningModule):
         self.phases = system.phases()
         self.turns = [index for index, phase in enumerate(self.phases) for _ in range(phase.steps)]
         self.augment = Augment(**training.augment) if training.augment else None
+        self.policy = policy_for(training.policy) if training.policy else None
+        self.mixing = Mixing(**training.mix) if training.mix else None
+        self.freezing = Freezing(system, training) if training.freeze else None
         self.average: AveragedModel | None = None
-        if training.ema:
-            self.average = AveragedModel(system, multi_avg_fn=get_ema_multi_avg_fn(training.ema))
+        if training.ema or training.swa:
+            kind = get_ema_multi_avg_fn(training.ema) if training.ema else None  # none: all alike
+            self.average = AveragedModel(system, multi_avg_fn=kind, use_buffers=bool(training.ema))  # batch norm's too
+        self.average_from = training.steps - round(training.swa * training.steps) if training.swa else 0
+        self.best = Best(training.stop)
         self.steps_done, self.log_every = 0, max(1, training.steps // 100)
         self.experience = None if splits.environment is None else Experience(self)
         self.metrics_file: Path | None = None  # step,metric,value; a resumed run goes on where it stopped
 
     def configure_optimizers(self) -> Any:
-        optimizers, schedulers = [], []
+        options, optimizers, schedulers = self.training_options, [], []
+        rates = layer_rates(self.system, options.lr_decay) if options.lr_decay != 1 else None
         for phase in self.phases:
-            share = self.training_options.steps * phase.steps // len(self.turns)
-            optimizer = optimizer_for(phase, self.training_options)
-            factor = lambda step, share=share: lr_factor(step, self.training_options, share)  # noqa: E731
-            optimizers.append(optimizer)
-            schedulers.append(torch.optim.lr_scheduler.LambdaLR(optimizer, factor))
+            optimizers.append(optimizer_for(phase, options, rates))
+            share = options.steps * phase.steps // len(self.turns)
+            schedulers.append(schedule_for(optimizers[-1], options, share))
         return optimizers, schedulers
 
     def train_dataloader(self) -> Any:
@@ -136,8 +82,10 @@ class Learner(pl.LightningModule):
         return batch if device.type == "cpu" else batch.to(device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        if self.augment is not None:
-            batch = self.augment(batch)
+        options = self.training_options
+        batch = self._varied(batch)
+        if self.freezing is not None:
+            self.freezing(self.steps_done)
         turn = self.turns[self.steps_done % len(self.turns)]
         phase = self.phases[turn]
         optimizers: Any = self.optimizers()
@@ -150,37 +98,87 @@ class Learner(pl.LightningModule):
             raise Diverged(self.steps_done, phase.name, losses)
         optimizer.zero_grad()
         self.manual_backward(total)
-        if self.training_options.clip:
-            self.clip_gradients(optimizer, self.training_options.clip, "norm")
+        if options.clip:
+            self.clip_gradients(optimizer, options.clip, "norm")
+        if options.clip_value:
+            self.clip_gradients(optimizer, options.clip_value, "value")
         optimizer.step()
-        scheduler.step()
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
         self.system.on_step_end(phase.name, self.steps_done)
-        if self.average is not None:
+        if self.average is not None and self.steps_done >= self.average_from:
             self.average.update_parameters(self.system)
         self.steps_done += 1
-        if self.steps_done % self.log_every == 0 or self.steps_done == self.training_options.steps:
-            self._log(losses, total, scheduler.get_last_lr()[0])
+        if self.steps_done % self.log_every == 0 or self.steps_done == options.steps:
+            self._log(losses, total, optimizer.param_groups[-1]["lr"])
+        if options.validate and self.steps_done % options.validate == 0:
+            self._validate(schedulers if isinstance(schedulers, list) else [schedulers])
+
+    def _varied(self, batch: Batch) -> Batch:
+        """Augmented and mixed."""
+        if self.augment is not None:
+            batch = self.augment(batch)
+        if self.policy is not None:
+            batch = self.policy(batch)
+        if self.mixing is not None:
+            classes = self.system.config.get("num_classes") or len(self.system.class_names or [])
+            batch = self.mixing(batch, classes)
+        return batch
+
+    def result(self) -> System:
+        """What is kept of the run as it stands: the averaged weights, where there are any."""
+        averaged = self.average is not None and bool(self.average.n_averaged)
+        return self.average.module if averaged else self.system  # type: ignore[return-value, union-attr]
+
+    def keep(self) -> None:
+        """The system gets the weights that are kept: the best ones, or the averages."""
+        options, kept = self.training_options, self.result()
+        if self.freezing is not None:
+            self.freezing.end()
+        if self.best.weights:
+            self.system.load_state_dict(self.best.weights)
+        elif kept is not self.system:
+            if options.swa:
+                settle_batch_norms(kept, self.splits.train, options.batch_size)
+            self.system.load_state_dict(kept.state_dict())
+
+    def _validate(self, schedulers: list[Any]) -> None:
+        """Look at the validation loss: reduce the rate on a plateau, stop where it no longer falls."""
+        judged = self.result()
+        loss = validation_loss(judged, self.splits.validation, self.training_options.batch_size)
+        self._write({"validation/loss": loss})
+        for scheduler in schedulers:
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(loss)
+        if self.best.shows(loss, judged):
+            self.trainer.should_stop = True
 
     def _log(self, losses: Losses, total: torch.Tensor, lr: float) -> None:
         values = {f"train/{name}": float(value.detach()) for name, value in losses.items()}
         values |= {"train/loss": float(total.detach()), "train/lr": lr}
+        self._write(values)
+        self.log("loss", total.detach(), prog_bar=True, logger=False)
+
+    def _write(self, values: dict[str, float]) -> None:
         if self.metrics_file is not None:  # first, since TensorBoard's writer would wait for ever for a full disk
             with self.metrics_file.open("a", encoding="utf-8") as rows:
                 rows.writelines(f"{self.steps_done},{name},{value:.6g}\n" for name, value in values.items())
         for logger in self.loggers:
             logger.log_metrics(values, self.steps_done)
-        self.log("loss", total.detach(), prog_bar=True, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["oculi"] = {"steps_done": self.steps_done, "torch": torch.get_rng_state()}
         if torch.cuda.is_available():
             checkpoint["oculi"]["cuda"] = torch.cuda.get_rng_state_all()
+        if self.training_options.stop:
+            checkpoint["oculi"]["best"] = vars(self.best)
         if self.experience is not None:
             checkpoint["oculi"]["experience"] = self.experience.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.steps_done = checkpoint["oculi"]["steps_done"]
         self._restored = checkpoint["oculi"]
+        vars(self.best).update(checkpoint["oculi"].get("best", {}))
         if self.experience is not None:
             self.experience.load_state_dict(checkpoint["oculi"]["experience"])
 
@@ -300,8 +298,7 @@ def fit(
             raise OSError(error.errno, f"{folder}: the run cannot be written, {error.strerror}") from error
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if learner.average is not None:
-        system.load_state_dict(learner.average.module.state_dict())
+    learner.keep()
     if training.channels_last:  # as a loaded system is, so that both give the same bits
         system.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return learner

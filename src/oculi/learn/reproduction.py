@@ -19,7 +19,7 @@ import torch
 from oculi import catalogue
 from oculi.catalogue import BadRecipe, Recipe
 from oculi.learn.evaluation import evaluate
-from oculi.learn.training import cache_folder, cached, train
+from oculi.learn.training import cache_folder, cached, source_recipe, train
 from oculi.system import replacing
 
 _COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -77,7 +77,8 @@ def _trained(recipe: Recipe, progress: bool) -> dict[str, float]:
     run = train(recipe, cache_folder(recipe), progress=progress)  # for those that need it
     figures = evaluate(run.system, run.splits, recipe.protocol)
     if recipe.baseline:
-        other = train(replace(recipe, arguments={**recipe.arguments, **recipe.baseline}), progress=progress)
+        changed = {key if "." in key else f"arguments.{key}": value for key, value in recipe.baseline.items()}
+        other = train(recipe, overrides=changed, progress=progress)
         below = evaluate(other.system, other.splits, recipe.protocol)
         figures |= {f"baseline_{key}": value for key, value in below.items()}
         figures |= {f"gain_{key}": figures[key] - value for key, value in below.items() if key in figures}
@@ -87,7 +88,7 @@ def _trained(recipe: Recipe, progress: bool) -> dict[str, float]:
 def reproduce(name: str, results: str | Path = "results", progress: bool = True) -> Result:
     """Run the recipe from scratch and write its result; what it `needs` comes from the cache and is not timed."""
     recipe = catalogue.recipe(name)
-    for need in recipe.needs:
+    for need in [*map(catalogue.recipe, recipe.needs), *source_recipe(recipe)]:
         cached(need, progress)
     started, worked = time.perf_counter(), time.process_time()
     figures = run_recipe(recipe, progress)

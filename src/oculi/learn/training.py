@@ -67,7 +67,10 @@ def training_options(recipe: Recipe) -> Any:
     for key in recipe.training:
         if key not in known:
             raise BadRecipe(f"{recipe.id}: training has no {key}{nearest(key, known)}")
-    return Training(**recipe.training)
+    try:
+        return Training(**recipe.training)
+    except ValueError as error:
+        raise BadRecipe(f"{recipe.id}: training.{error}") from None
 
 
 def open_splits(recipe: Recipe, system: System) -> Splits:
@@ -123,8 +126,7 @@ def _train(
     else:
         splits = splits if splits.environment is not None else splits.prepared(system.contract)
     _introduce(system, splits)
-    if options.init_from:
-        _start_from(system, cached(options.init_from, progress).system, options.init_from)
+    _start_from(system, recipe, progress)
     if target is not None:
         with replacing(target / "recipe.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(recipe), sort_keys=False), encoding="utf-8")
@@ -183,12 +185,18 @@ def _introduce(system: System, splits: Splits) -> None:
         system.set_statistics(*channel_statistics(splits.train))
 
 
-def _start_from(system: System, source: System, name: str) -> None:
-    wanted, given = system.state_dict(), source.state_dict()
-    if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
-        differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
-        raise BadRecipe(f"init_from: {name}'s weights do not fit, first at {differing[0]}")
-    system.load_state_dict(given)
+def source_recipe(recipe: Recipe) -> list[Recipe]:
+    """The recipe that it starts from, `init_from` with the overrides `init_with`; none where it starts afresh."""
+    name, overrides = recipe.training.get("init_from"), recipe.training.get("init_with", {})
+    return [catalogue.recipe(name).with_overrides(overrides)] if name else []
+
+
+def _start_from(system: System, recipe: Recipe, progress: bool) -> None:
+    for source in source_recipe(recipe):
+        try:
+            system.adopt(cached(source, progress).system)
+        except ValueError as error:
+            raise BadRecipe(f"init_from: {source.id}'s weights do not fit ({error})") from None
 
 
 def fingerprint(recipe: Recipe) -> str:

@@ -79,8 +79,9 @@ class Record:
         try:
             plain = json.loads(path.read_text(encoding="utf-8"))
             known = {f.name for f in fields(Record)}
-            record = Record(**{key: _numbers(value) for key, value in plain.items() if key in known - {"probes"}})
-            record.contrast, record.diverged = plain["contrast"], plain["diverged"]
+            optional = {"contrast", "diverged"}  # null is None there, elsewhere what was no number
+            numbers = {key: _numbers(value) for key, value in plain.items() if key in known - optional - {"probes"}}
+            record = Record(**numbers, **{key: plain[key] for key in optional})
             record.probes = [Probe(**_numbers(probe)) for probe in plain["probes"]]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: not a doctor's record ({type(error).__name__}: {error})") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def conv_norm(
@@ -29,6 +31,21 @@ def round_channels(channels: float, multiple: int = 8) -> int:
     return nearest + multiple if nearest < 0.9 * channels else nearest
 
 
+def conv_relu(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None, norm: bool = False
+) -> nn.Sequential:
+    """Convolution with bias, batch norm where asked for, ReLU in place; padding keeps the size at stride 1 unless given."""
+    around = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, around)
+    between = [nn.BatchNorm2d(outputs)] if norm else []
+    return nn.Sequential(conv, *between, nn.ReLU(inplace=True))
+
+
+def average_to(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c side side"]:
+    """Averages over windows that make the map `side` x `side`; without work where it is so already."""
+    return x if x.shape[-2:] == (side, side) else F.adaptive_avg_pool2d(x, side)
+
+
 def kaiming_init(network: nn.Module) -> None:
     """He's initialisation of every convolution, by fan-out, as the published ResNets were trained.
 
@@ -38,3 +55,13 @@ def kaiming_init(network: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels // module.groups * module.weight[0, 0].numel()
             nn.init.normal_(module.weight, std=math.sqrt(2.0) / math.sqrt(fan_out))
+
+
+def fan_in_init(network: nn.Module) -> None:
+    """He's initialisation of convolutions and linear layers by fan-in, biases zero: without batch norm, what comes out of
+    every layer is then as large as what went in, however the widths change."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""Fundamentals: gradients, neurons and the mathematics that everything else stands on."""

@@ -1,0 +1,1 @@
+"""Published weights by name: timm, transformers and torchvision files become our systems."""

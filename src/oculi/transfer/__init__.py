@@ -1,0 +1,1 @@
+"""Transfer: what was learned on one task put to use on another."""

@@ -1,0 +1,134 @@
+"""Each source proven: the oracle writes random weights in its own format, ours loads them and gives its outputs."""
+
+import pytest
+import torch
+
+import oculi
+from hub.checkpoints import (
+    CONVNEXT_PREPROCESSOR,
+    VIT_PREPROCESSOR,
+    assert_equal_outputs,
+    edit,
+    write_timm,
+    write_torchvision,
+    write_transformers,
+)
+from oculi.backbones.resnet import ResNet
+from oculi.backbones.vit import ViT
+
+
+def test_timm_resnet(tmp_path):
+    theirs = write_timm(tmp_path, "resnet50")
+    ours = oculi.load(tmp_path)
+    assert isinstance(ours, ResNet)
+    assert not ours.training
+    assert_equal_outputs(ours, theirs)
+    contract = ours.contract
+    assert (contract.height, contract.width, contract.resize, contract.crop_fraction) == (224, 224, "crop", 0.95)
+    torch.testing.assert_close(ours.pixel_mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+    torch.testing.assert_close(ours.pixel_std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
+    assert ours.config["num_classes"] == 7
+
+
+@pytest.mark.parametrize("classes", [7, 0])
+def test_timm_vit(tmp_path, classes):
+    theirs = write_timm(tmp_path, "vit_tiny_patch16_224", size=32, num_classes=classes)
+    ours = oculi.load(tmp_path)
+    assert isinstance(ours, ViT)
+    assert_equal_outputs(ours, theirs, 32)
+    assert ours.pixel_mean.unique().tolist() == [0.5]
+    assert ours.contract.height == ours.config["image_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [("basic", [8, 16, 32, 64]), ("bottleneck", [32, 64, 128, 256])], ids=["basic", "bottleneck"]
+)
+def test_transformers_resnet(tmp_path, kind, sizes):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    names = {0: "cat", 1: "dog", 2: "rat"}
+    config = ResNetConfig(depths=[1, 2, 1, 1], hidden_sizes=sizes, embedding_size=8, layer_type=kind, id2label=names)
+    theirs = write_transformers(tmp_path, ResNetForImageClassification(config), CONVNEXT_PREPROCESSOR)
+    ours = oculi.load(tmp_path)
+    assert_equal_outputs(ours, theirs)
+    assert ours.class_names == ["cat", "dog", "rat"]
+    assert (ours.contract.height, ours.contract.resize, ours.contract.crop_fraction) == (224, "crop", 0.875)
+
+
+def small_vit(**options):
+    from transformers import ViTConfig
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+    return ViTConfig(**sizes, image_size=32, patch_size=8, **options)
+
+
+def test_transformers_vit(tmp_path):
+    from transformers import ViTForImageClassification
+
+    theirs = write_transformers(tmp_path, ViTForImageClassification(small_vit(num_labels=3)), VIT_PREPROCESSOR)
+    ours = oculi.load(tmp_path)
+    assert_equal_outputs(ours, theirs, 32)
+    assert ours.class_names is None, "LABEL_0 is no name"
+    assert (ours.contract.height, ours.contract.resize) == (32, "stretch")
+    assert ours.config["eps"] == 1e-12
+
+
+def test_transformers_bare_vit_gives_the_class_token(tmp_path):
+    from transformers import ViTModel
+
+    theirs = write_transformers(tmp_path, ViTModel(small_vit()), VIT_PREPROCESSOR)
+    ours = oculi.load(tmp_path)
+    assert_equal_outputs(ours, lambda image: theirs(image).last_hidden_state[:, 0], 32)
+
+
+def test_transformers_convnext(tmp_path):
+    from transformers import ConvNextConfig, ConvNextForImageClassification
+
+    config = ConvNextConfig(depths=[1, 2, 1, 1], hidden_sizes=[8, 12, 16, 20], num_labels=3)
+    theirs = write_transformers(tmp_path, ConvNextForImageClassification(config), CONVNEXT_PREPROCESSOR)
+    assert_equal_outputs(oculi.load(tmp_path), theirs)
+
+
+def test_transformers_swin(tmp_path):
+    from transformers import SwinConfig, SwinForImageClassification
+
+    sizes = {"embed_dim": 8, "depths": [2, 1, 2], "num_heads": [2, 4, 8], "window_size": 4}
+    theirs = SwinForImageClassification(SwinConfig(image_size=64, num_labels=3, **sizes))
+    preprocessor = {**VIT_PREPROCESSOR, "size": {"height": 64, "width": 64}}
+    write_transformers(tmp_path, theirs, preprocessor)
+    ours = oculi.load(tmp_path)
+    assert_equal_outputs(ours, theirs)
+    assert ours.config["image_size"] == 64
+
+
+def test_torchvision_resnet(tmp_path):
+    theirs = write_torchvision(tmp_path / "resnet18.pth", "resnet18", num_classes=7)
+    ours = oculi.load(tmp_path / "resnet18.pth")
+    assert_equal_outputs(ours, theirs)
+    assert (ours.contract.height, ours.contract.crop_fraction) == (224, 0.875)
+    assert ours.config["num_classes"] == 7
+
+
+def test_a_loaded_system_is_saved_and_loaded_like_any_other(tmp_path):
+    theirs = write_timm(tmp_path / "theirs", "resnet18")
+    oculi.save(oculi.load(tmp_path / "theirs"), tmp_path / "ours")
+    again = oculi.load(tmp_path / "ours")
+    assert_equal_outputs(again, theirs)
+    assert again.contract.crop_fraction == 0.95
+
+
+def test_files_without_the_batch_counters_load(tmp_path):
+    """Published files that are older than torch 0.4.1 lack them."""
+    theirs = write_torchvision(tmp_path / "resnet18.pth", "resnet18", num_classes=2)
+    tensors = {k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(tensors, tmp_path / "resnet18.pth", _use_new_zipfile_serialization=False)
+    assert_equal_outputs(oculi.load(tmp_path / "resnet18.pth"), theirs)
+
+
+def test_pictures_of_a_pretrained_bin(tmp_path):
+    """Old repositories hold `pytorch_model.bin`, read by torch's restricted reader."""
+    theirs = write_timm(tmp_path, "resnet18")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    edit(tmp_path, architecture="resnet18")
+    assert_equal_outputs(oculi.load(tmp_path), theirs)
