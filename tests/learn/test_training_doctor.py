@@ -145,6 +145,16 @@ def test_prediction_dynamics_settle():
     assert isinstance(record.probes[0], Probe)
 
 
+def test_watches_a_recipe(tmp_path):
+    from oculi.data.digits import load
+    from oculi.learn.training import train
+
+    doctor = TrainingDoctor(samples=16, probes=2)
+    train("lenet", tmp_path, {"training.steps": 4}, progress=False, splits=load(), callbacks=[doctor])
+    assert len(doctor.record.loss) == 4
+    assert Record.load(tmp_path) == doctor.record
+
+
 def test_works_without_classes():
     from oculi.generate.vae import VAE
 

@@ -125,21 +125,21 @@ class TrainingDoctor(Callback):
                 self.record.dead = dead_shares(learner.system, images.to(learner.system.device))
             except ValueError:  # no activation that can die
                 self.record.dead = {}
-        self._finish(learner)
+        self._finish(trainer, learner)
 
     def on_exception(self, trainer: pl.Trainer, learner: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(learner, Learner) and isinstance(exception, Diverged):
             self.record.diverged = learner.steps_done
-        self._finish(learner)
+        self._finish(trainer, learner)
 
     # what is written down ---------------------------------------------------------------------------------------------
 
-    def _finish(self, learner: pl.LightningModule) -> None:
+    def _finish(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         for phase, loss in self._wrapped:
             phase.loss = loss
         self._before, self._matrices = {}, {}
         metrics = getattr(learner, "metrics_file", None)
-        if metrics is not None:
+        if metrics is not None and trainer.is_global_zero:
             self.record.save(metrics.parent)
 
     def _writing(self, loss: Callable[[Batch], Losses]) -> Callable[[Batch], Losses]:
