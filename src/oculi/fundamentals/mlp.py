@@ -56,18 +56,6 @@ def perceptron(widths: Sequence[int], activation: str = "relu", dropout: float =
     return nn.Sequential(*layers[:-2])
 
 
-def parameter_count(widths: Sequence[int]) -> tuple[int, int, int]:
-    """Neurons (inputs are none), weights and biases of a network with these widths.
-
-    >>> parameter_count([3, 4, 4, 1])
-    (9, 32, 9)
-    >>> sum(p.numel() for p in perceptron([3, 4, 4, 1]).parameters())
-    41
-    """
-    neurons = sum(widths[1:])
-    return neurons, sum(n * k for n, k in pairwise(widths)), neurons
-
-
 class MLP(System):
     """A perceptron on pictures of one size."""
 
