@@ -85,9 +85,10 @@ SMALL_VGG = {"depths": [1, 1, 2, 2, 2], "width": 4}
 @pytest.mark.parametrize("norm", [False, True])
 def test_torchvision_vgg(norm):
     models = torchvision().models.vgg
-    theirs = models.VGG(models.make_layers(VGG_SIZES, norm), num_classes=7)
-    theirs.classifier[0] = torch.nn.Linear(32 * 49, 4096)
-    layout = Layout(VGG, {**SMALL_VGG, "norm": norm}, torchvision_tables.vgg_rules)
+    theirs = models.VGG(models.make_layers(VGG_SIZES, norm), num_classes=7, init_weights=False)
+    for index, sizes in ((0, (32 * 49, 16)), (3, (16, 12)), (6, (12, 7))):
+        theirs.classifier[index] = torch.nn.Linear(*sizes)
+    layout = Layout(VGG, {**SMALL_VGG, "norm": norm, "hidden": [16, 12]}, torchvision_tables.vgg_rules)
     assert_equal_outputs(filled(layout, lively(theirs), num_classes=7), theirs)
 
 
