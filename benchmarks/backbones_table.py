@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import torch
-from oculi.learn.inspection import inspect
 
 from oculi import catalogue
 from oculi.learn.charts import points
+from oculi.learn.inspection import inspect
 from oculi.learn.training import build
 from oculi.system import System, evaluating, replacing
 
