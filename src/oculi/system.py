@@ -137,14 +137,15 @@ class System(nn.Module):
 
 @contextmanager
 def evaluating(system: nn.Module) -> Iterator[None]:
-    """Eval mode without gradient, the previous mode restored afterwards."""
-    was = system.training
+    """Eval mode without gradient; afterwards each module has its own mode again (frozen layers rest while others learn)."""
+    modes = [(module, module.training) for module in system.modules()]
     system.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        system.train(was)
+        for module, mode in modes:
+            module.training = mode
 
 
 def predict(system: System, pictures: Picture | Sequence[Picture] | Batch) -> list[Prediction]:

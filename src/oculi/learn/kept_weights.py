@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from oculi.data.datasets import Dataset, batches, training_batches
-from oculi.system import System
+from oculi.system import System, evaluating
 from oculi.types import Batch, Losses
 
 
@@ -32,16 +32,12 @@ class Best:
 
 def validation_loss(system: System, dataset: Dataset, batch_size: int) -> float:
     """The mean loss over a data set, every sample counting the same; random numbers are drawn alike each time."""
-    modes = {module: module.training for module in system.modules()}
     total, count = 0.0, 0
-    system.eval()
-    with torch.no_grad(), torch.random.fork_rng():
+    with evaluating(system), torch.random.fork_rng():
         torch.manual_seed(0)
         for batch in batches(dataset, batch_size):
             losses = system.loss(batch.to(system.device))
             total, count = total + float(torch.stack(list(losses.values())).sum()) * len(batch), count + len(batch)
-    for module, mode in modes.items():
-        module.training = mode
     return total / count
 
 
