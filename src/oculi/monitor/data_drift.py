@@ -41,11 +41,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from oculi.data import colour
 from oculi.learn.charts import bars
 from oculi.learn.training import cached
 from oculi.monitor.answers import Describe, describe
 from oculi.monitor.distances import ks_p_value, ks_statistic, sample_d1, wasserstein
-from oculi.monitor.features import STATISTICS, hsv, image_statistics
+from oculi.monitor.features import STATISTICS, image_statistics
 from oculi.system import replacing
 from oculi.types import Batch
 
@@ -335,14 +336,9 @@ def _simulated(
 def shifts(generator: torch.Generator) -> dict[str, Describe]:
     """Four changes of camera and light: darker by a fifth, hue turned by 40 degrees, noise of 0.05, a 3 x 3 blur."""
 
-    def turned(image: Tensor) -> Tensor:
-        hue, saturation, value = hsv(image).unbind(1)
-        sector = torch.stack([(offset + (hue + 1 / 9) * 6) % 6 for offset in (5.0, 3.0, 1.0)], 1)
-        return value[:, None] * (1 - saturation[:, None] * torch.minimum(sector, 4 - sector).clamp(0, 1))
-
     return {
         "brightness": lambda image: image * 0.8,
-        "hue": turned,
+        "hue": lambda image: colour.hue(image, image.new_full((len(image),), 1 / 9)),
         "noise": lambda image: (image + 0.05 * torch.randn(image.shape, generator=generator)).clamp(0, 1),
         "blur": lambda image: F.avg_pool2d(image, 3, 1, 1, count_include_pad=False),
     }
