@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from agreement import close
 from oculi.backbones.densenet import DenseBlock, DenseNet
 from oracles import torchvision
 
@@ -36,11 +37,6 @@ def pair():
         theirs.train()(torch.rand(4, 3, 64, 64))  # statistics other than 0 and 1
     copy_weights(theirs, ours)
     return theirs, ours
-
-
-def close(ours, theirs, tolerance=1e-5):
-    """Relative to the largest value."""
-    assert float((ours - theirs).detach().abs().max()) <= tolerance * float(theirs.detach().abs().max())
 
 
 def test_outputs_equal_torchvisions(pair):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from agreement import copy_in_order
 from oculi.backbones.resnext import AggregatedBlock, ResNeXt
 from oracles import torchvision
 
@@ -19,18 +20,10 @@ def settle(network):
     return network
 
 
-def copy_weights(theirs, ours):
-    """Both list their layers in the same order."""
-    source = list(theirs.state_dict().values())
-    target = {k: v for k, v in ours.state_dict().items() if not k.startswith("pixel_")}
-    assert [tuple(v.shape) for v in source] == [tuple(v.shape) for v in target.values()]
-    ours.load_state_dict(dict(zip(target, source, strict=True)), strict=False)
-
-
 def test_equals_torchvision():
     torch.manual_seed(0)
     theirs, ours = settle(torchvision().models.resnext50_32x4d()), ResNeXt()
-    copy_weights(theirs, ours)
+    copy_in_order(theirs, ours)
     image = torch.rand(2, 3, 64, 64)
     for mode in (False, True):
         mine, other = ours.train(mode)(image), theirs.train(mode)(image)
