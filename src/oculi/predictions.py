@@ -27,6 +27,10 @@ def _enlarge(image: Tensor, at_least: int = 256) -> tuple[Image.Image, int]:
     return to_pil(image, scale), scale
 
 
+def _tinted(image: Tensor, mask: Tensor, colour: tuple[int, int, int]) -> Tensor:
+    return torch.where(mask.cpu(), 0.5 * image + 0.5 * image.new_tensor(colour)[:, None, None] / 255, image)
+
+
 def _name(names: list[str] | None, index: int) -> str:
     return names[index] if names and index < len(names) else str(index)
 
@@ -87,16 +91,17 @@ class Detections(Prediction):
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
     masks: Bool[Tensor, "n height width"] | None = None
+    keypoints: Float[Tensor, "n points 3"] | None = None  # x, y, score
     names: list[str] | None = None
 
     def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
-        """Boxes, and masks where there are any, of at least `threshold` with class and score, the best on top."""
+        """Boxes, and masks and keypoints where there are any, of at least `threshold` with class and score, the best on
+        top."""
         shown = [i for i in self.scores.argsort().tolist() if float(self.scores[i]) >= threshold]
         labels = self.labels.tolist()
         tinted = image.detach().cpu().expand(3, -1, -1)
         for i in shown if self.masks is not None else []:
-            colour = tinted.new_tensor(PALETTE[labels[i] % len(PALETTE)])[:, None, None] / 255
-            tinted = torch.where(self.masks[i].cpu(), 0.5 * tinted + 0.5 * colour, tinted)  # type: ignore[index]
+            tinted = _tinted(tinted, self.masks[i], PALETTE[labels[i] % len(PALETTE)])  # type: ignore[index]
         picture, scale = _enlarge(tinted)
         draw = ImageDraw.Draw(picture)
         for i in shown:
@@ -108,6 +113,8 @@ class Detections(Prediction):
             text = f"{_name(self.names, labels[i])} {float(self.scores[i]):.2f}"
             draw.rectangle(draw.textbbox(where, text), fill=(0, 0, 0))
             draw.text(where, text, fill=(255, 255, 255))
+            for x, y, _ in self.keypoints[i].tolist() if self.keypoints is not None else []:
+                draw.circle((x * scale, y * scale), 4, fill=PALETTE[labels[i] % len(PALETTE)], outline=(255, 255, 255))
         return picture
 
 
@@ -127,6 +134,50 @@ class Segmentation(Prediction):
 
     def to_dict(self) -> dict[str, Any]:
         return {"semantic": self.semantic.cpu().tolist(), "names": self.names}
+
+
+@dataclass
+class Masks(Prediction):
+    """Masks without a class, best first, with scores in [0, 1]: what a prompt means, or all that is in the picture."""
+
+    masks: Bool[Tensor, "n height width"]
+    scores: Float[Tensor, " n"]
+
+    def plot(self, image: Tensor) -> Image.Image:
+        """Each mask in a colour, the best on top."""
+        tinted = image.detach().cpu().expand(3, -1, -1)
+        for i in reversed(range(len(self.masks))):
+            tinted = _tinted(tinted, self.masks[i], PALETTE[i % len(PALETTE)])
+        return _enlarge(tinted)[0]
+
+
+@dataclass
+class Panoptic(Prediction):
+    """A segment per pixel: `panoptic` is 0 where there is none, k where the pixel belongs to segment k - 1.
+
+    labels: the class of each segment, numbered as in `semantic`; two segments of one class are two objects.
+    """
+
+    panoptic: Int[Tensor, "height width"]
+    labels: Int[Tensor, " segments"]
+    scores: Float[Tensor, " segments"]
+    names: list[str] | None = None
+
+    @property
+    def semantic(self) -> Int[Tensor, "height width"]:
+        """The class of each pixel, 255 where there is no segment."""
+        return torch.cat([self.labels.new_tensor([255]), self.labels])[self.panoptic]
+
+    def plot(self, image: Tensor) -> Image.Image:
+        """Each segment in a colour of its own with a black border."""
+        tinted = image.detach().cpu().expand(3, -1, -1)
+        segments = self.panoptic.cpu()
+        for k in range(1, len(self.labels) + 1):
+            tinted = _tinted(tinted, segments == k, PALETTE[(k - 1) % len(PALETTE)])
+        border = torch.zeros_like(segments, dtype=torch.bool)
+        border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
+        border[1:] |= segments[1:] != segments[:-1]
+        return _enlarge(tinted.masked_fill(border, 0))[0]
 
 
 @dataclass
