@@ -53,5 +53,5 @@ def test_range_and_symmetry(seed, spread):
 
 
 def test_bad_kind_is_named():
-    with pytest.raises(ValueError, match="kind.*got 'l1'"):
+    with pytest.raises(ValueError, match=r"kind.*got 'l1'"):
         iou_loss(torch.zeros(1, 4), torch.zeros(1, 4), "l1")

@@ -90,7 +90,7 @@ def test_two_objects_in_front_of_one_another_survive():
 
 def test_bad_input_is_named():
     boxes, scores = random_boxes(3, 0)
-    with pytest.raises(ValueError, match="method.*'hard'"):
+    with pytest.raises(ValueError, match=r"method.*'hard'"):
         soft_nms(boxes, scores, method="hard")
     with pytest.raises(ValueError, match="sigma"):
         soft_nms(boxes, scores, sigma=0.0)
