@@ -121,8 +121,8 @@ class Branch(nn.Sequential):
         self.bias = bias
 
     def begin(self) -> None:
-        """The last layer says nothing but its bias."""
-        nn.init.normal_(self[2].weight, std=0.01)
+        """The last layer says little but its bias."""
+        nn.init.normal_(self[2].weight, std=0.1)
         nn.init.constant_(self[2].bias, self.bias)
 
 
