@@ -7,16 +7,13 @@ or annotations goes to `problems` and is left out; borders exceeded by less than
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from oculi.data.formats.problems import Problems
+from oculi.data.formats.pictures import picture_size, twice
+from oculi.data.formats.polygons import crosses_itself
+from oculi.data.formats.problems import Problems, sound_box
 from oculi.data.formats.run_length import decode
 from oculi.data.sources import BadData
 
@@ -43,9 +40,9 @@ def read_file(path: Path, folder: Path, masks: bool) -> CocoFile:
     categories = _sound(document, "categories", {"name": str}, problems)
     ids = sorted(categories, key=lambda key: (isinstance(key, str), key))
     names = [categories[key]["name"] for key in ids]
-    problems.add("category names met twice", _twice(names))
+    problems.add("category names met twice", twice(names))
     said = _sound(document, "images", {"file_name": str, "height": int, "width": int}, problems)
-    problems.add("file names met twice", _twice(image["file_name"] for image in said.values()))
+    problems.add("file names met twice", twice(image["file_name"] for image in said.values()))
     images = {}
     for key, image in said.items():
         fault = _picture_fault(image, folder)
@@ -100,22 +97,14 @@ def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _twice(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
-
-
 def _picture_fault(image: Entry, folder: Path) -> tuple[str, list[object]] | None:
     name = Path(image["file_name"])
     if name.is_absolute() or ".." in name.parts or not name.name:
         return "file names that leave the folder of pictures", [image["file_name"]]
     path = folder / name
-    if not path.is_file():
-        return "pictures that are not on disk", [path]
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
-        return "pictures that cannot be read", [path]
+    size, fault = picture_size(path)
+    if fault:
+        return fault, [path]
     if size != (image["width"], image["height"]):
         told = f"{path} is {size[0]} x {size[1]}, said to be {image['width']} x {image['height']}"
         return "pictures of another size than the file says", [told]
@@ -130,18 +119,13 @@ def _fault(row: Entry, images: dict[int | str, Entry], categories: dict[int | st
         return "of an unknown category"
     if row.get("iscrowd", 0) not in (0, 1):
         return "with a crowd flag that is neither 0 nor 1"
-    if len(row["bbox"]) != 4 or not all(_is(v, int | float) and math.isfinite(v) for v in row["bbox"]):
+    if len(row["bbox"]) != 4 or not all(_is(v, int | float) for v in row["bbox"]):
         return "whose box is not four finite numbers"
     x, y, width, height = (float(v) for v in row["bbox"])
-    if width <= 0 or height <= 0:
-        return "with a box of no or negative width or height"
     image = images[row["image_id"]]
-    right, bottom = float(image["width"]), float(image["height"])
-    if min(x, y) <= -1 or x + width >= right + 1 or y + height >= bottom + 1 or x >= right or y >= bottom:
-        return "with a box outside the picture"
-    row["box"] = [max(x, 0.0), max(y, 0.0), min(x + width, right), min(y + height, bottom)]
-    if row["box"][2] <= row["box"][0] or row["box"][3] <= row["box"][1]:
-        return "with a box outside the picture"
+    row["box"], fault = sound_box([x, y, x + width, y + height], image["width"], image["height"])
+    if fault:
+        return fault
     return _outline_fault(row.get("segmentation"), image) if masks else None
 
 
@@ -161,4 +145,6 @@ def _outline_fault(outline: Any, image: Entry) -> str | None:
             return "with a polygon that is not a list of numbers"
         if len(polygon) < 6 or len(polygon) % 2:
             return "with a polygon of less than three corners or half a corner"
+        if crosses_itself(polygon):
+            return "with a polygon that crosses itself"
     return None
