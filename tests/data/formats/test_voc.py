@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from oculi.data.datasets import batches
-from oculi.data.formats.voc import NAMES, find, palette, read_map, read_xml, write
+from oculi.data.formats.label_maps import palette, read_map
+from oculi.data.formats.voc import NAMES, find, read_xml, write
 from oculi.data.sources import BadData, open_data
 from oculi.types import Sample
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from oculi.data.formats.pictures import official, shares
 from oculi.data.formats.problems import Problems
 from oculi.data.formats.run_length import decode, encode, fill
 from oculi.data.formats.writing import label_names, saved, whole
+from oculi.data.painting import painted
 from oculi.data.sources import BadData
 from oculi.input_contract import read_pixels
 from oculi.types import Sample
@@ -41,15 +43,24 @@ KEPT = ("boxes", "labels", "masks", "crowd", "keypoints")
 class Coco:
     """The pictures of one annotation file, read when asked for; `left_out` tells what `repair` left out."""
 
-    def __init__(self, path: str | Path, images: str | Path = "", masks: bool = False, repair: bool = False):
-        self.path, self.masks, self.crowd = Path(path), masks, True
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path = "",
+        masks: bool = False,
+        repair: bool = False,
+        keypoints: bool = False,
+    ):
+        self.path, self.masks, self.keypoints, self.crowd = Path(path), masks, keypoints, True
         self.folder = Path(images) if str(images) else _folder_of(self.path)
-        file = read_file(self.path, self.folder, masks)
+        file = read_file(self.path, self.folder, masks, keypoints)
         self.left_out = file.problems.told(repair)
         if not file.images:
             raise BadData(f"{self.path}: no picture is left" if file.problems.count else f"{self.path}: no pictures")
         self.class_names, self.category_ids = file.class_names, file.category_ids
         self.images, self.annotations = file.images, file.annotations
+        found = (row["keypoints"] for rows in self.annotations.values() for row in rows if keypoints)
+        self.points = len(next(found, ())) // 3
         self.label = {key: place for place, key in enumerate(file.category_ids)}
 
     def part(self, indices: Sequence[int], crowd: bool = True) -> Coco:
@@ -76,6 +87,9 @@ class Coco:
             size = image["height"], image["width"]
             masks = [_mask(row["segmentation"], *size) for row in rows]
             sample.masks = torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
+        if self.keypoints:
+            points = torch.tensor([row["keypoints"] for row in rows], dtype=torch.float32)
+            sample.keypoints = points.reshape(len(rows), -1, 3) if rows else torch.zeros(0, self.points, 3)
         return sample
 
 
@@ -97,34 +111,59 @@ def load(
     test: float = 0.2,
     seed: int = 0,
     repair: bool = False,
+    keypoints: bool = False,
+    semantic: bool = False,
 ) -> Splits:
     """Random shares of one annotation file, or the splits of a folder laid out as COCO is.
 
-    images: the folder of pictures; masks: whether outlines are read; repair: leave out what is wrong. In a folder
-    without test annotations the validation pictures are the test pictures as well.
+    images: the folder of pictures; masks, keypoints: whether these are read; semantic: paint maps of masks (see
+    `oculi.data.painting`); repair: leave out what is wrong. In a folder without test annotations the validation pictures
+    are the test pictures as well.
     """
-    root = Path(path)
+    root, masks = Path(path), masks or semantic
     if root.is_dir():
-        return _official(root, masks, repair)
-    whole = Coco(root, images, masks, repair)
-    return shares(whole, validation, test, seed, root)
+        splits = _official(root, masks, repair, keypoints)
+    else:
+        splits = shares(Coco(root, images, masks, repair, keypoints), validation, test, seed, root)
+    return painted(splits) if semantic else splits
 
 
-def _official(root: Path, masks: bool, repair: bool) -> Splits:
-    parts: dict[str, Coco] = {}
-    for split in ("train", "val", "test"):
-        files = sorted((root / "annotations").glob(f"instances_{split}*.json"))
+def annotation_files(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Annotation file and pictures of each split: annotations/instances_train*.json and train*/, or all in train/.
+
+    Raises BadData where a split has several files.
+    """
+    found = {}
+    for part in ("train", "val", "test"):
+        files = sorted((root / "annotations").glob(f"instances_{part}*.json"))
+        files = files or sorted((root / "annotations").glob(f"person_keypoints_{part}*.json"))
+        files = files or sorted(root.glob(f"{part}*/_annotations.coco.json"))
         if len(files) > 1:
-            raise BadData(f"{root}: expected one annotations/instances_{split}*.json, found {len(files)}")
+            raise BadData(f"{root}: expected one annotations/instances_{part}*.json, found {len(files)}")
         if files:
-            parts[split] = Coco(files[0], root / files[0].stem.removeprefix("instances_"), masks, repair)
-    if "train" not in parts or len(parts) < 2:
+            beside = files[0].name.startswith("_")
+            named = re.sub(r"^(instances|person_keypoints)_", "", files[0].stem)
+            found[part] = files[0], files[0].parent if beside else root / named
+    return found
+
+
+def _official(root: Path, masks: bool, repair: bool, keypoints: bool) -> Splits:
+    files = annotation_files(root)
+    if "train" not in files or len(files) < 2:
         raise BadData(f"{root}: expected annotations/instances_train*.json and instances_val*.json")
-    train = parts["train"]
-    for split, part in parts.items():
+    read, reports = {}, []
+    for part, (file, pictures) in files.items():
+        try:
+            read[part] = Coco(file, pictures, masks, repair, keypoints)
+        except BadData as error:
+            reports.append(str(error))
+    if reports:
+        raise BadData("\n".join(reports))
+    train = read["train"]
+    for split, part in read.items():
         if (part.category_ids, part.class_names) != (train.category_ids, train.class_names):
             raise BadData(f"{root}: the {split} file has other categories than the train file")
-    return official(parts, root)
+    return official(read, root)
 
 
 def write(

@@ -23,17 +23,16 @@ from typing import Any
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, indent, tostring
 from xml.parsers import expat
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from oculi.data.datasets import Dataset, Splits
+from oculi.data.formats.label_maps import map_fault, read_map, read_names, save_map, save_names
 from oculi.data.formats.pictures import Pictures, Row, official, picture_size, pictures_in, shares, twice
 from oculi.data.formats.problems import Problems, sound_box
-from oculi.data.formats.writing import label_names, palette, save_map, saved, whole
+from oculi.data.formats.writing import label_names, saved, whole
 from oculi.data.sources import BadData
-from oculi.types import IGNORE, Sample
+from oculi.types import Sample
 
 NAMES = [
     "aeroplane",
@@ -114,12 +113,10 @@ def is_voc(path: Path) -> bool:
 
 
 def class_names(root: Path, trees: Mapping[str, Element | None], problems: Problems) -> list[str]:
-    """From labelmap.txt, or from the objects."""
-    given = root / "labelmap.txt"
-    if given.is_file():
-        lines = [line.partition("#")[0].strip() for line in given.read_text(encoding="utf-8").splitlines()]
-        names = [line.partition(":")[0] for line in lines if line]
-        problems.add("labelmap.txt: names met twice", twice(names))
+    """From labelmap.txt or classes.txt, or from the objects."""
+    names, _ = read_names(root)
+    if names:
+        problems.add("class names met twice", twice(names))
         return [name for name in dict.fromkeys(names) if name != "background"]
     said = {
         (one.findtext("name") or "").strip()
@@ -210,7 +207,7 @@ def _row(
         row.crowd.append(one.findtext("difficult", "0").strip() == "1")
     most = {"SegmentationObject": len(objects), "SegmentationClass": len(names)}
     for kind in kinds:
-        fault = _map_fault(root / kind / f"{name}.png", size, most[kind])
+        fault = map_fault(root / kind / f"{name}.png", size, most[kind])
         if fault:
             problems.add(fault, [root / kind / f"{name}.png"])
             return None
@@ -230,33 +227,6 @@ def _object(one: Element, names: Sequence[str], size: tuple[int, int]) -> tuple[
     except ValueError:
         return name, [], "whose box is not four finite numbers"
     return name, *sound_box([x1 - 1, y1 - 1, x2, y2], *size)
-
-
-def read_map(path: Path) -> Tensor:
-    """A PNG's numbers, palette or grey; colours are looked up in VOC's palette. Raises ValueError for others."""
-    with Image.open(path) as picture:
-        if picture.mode in ("P", "L"):
-            return torch.from_numpy(np.array(picture)).long()
-        colours = np.array(picture.convert("RGB")).astype(np.int64) @ (65536, 256, 1)
-    table = palette().astype(np.int64) @ (65536, 256, 1)
-    known, where = np.unique(table, return_index=True)
-    place = np.minimum(np.searchsorted(known, colours), 255)
-    if (known[place] != colours).any():
-        raise ValueError("a colour that is not in the palette")
-    return torch.from_numpy(where[place])
-
-
-def _map_fault(path: Path, size: tuple[int, int], most: int) -> str:
-    there, fault = picture_size(path)
-    if fault:
-        return fault.replace("pictures", "masks")
-    if there != size:
-        return "masks of another size than the picture"
-    try:
-        values = read_map(path)
-    except (ValueError, OSError, SyntaxError):
-        return "masks that cannot be read"
-    return "masks with a number that nothing has" if bool(((values > most) & (values != IGNORE)).any()) else ""
 
 
 def _maps(root: Path, name: str, kinds: Sequence[str], places: Sequence[int]) -> dict[str, Tensor]:
@@ -292,10 +262,7 @@ def write(parts: Mapping[str, Dataset], folder: str | Path, class_names: Sequenc
         for kind in kinds:
             with whole(root / "ImageSets" / kind / f"{part}.txt") as stream:
                 stream.write("".join(f"{stem}\n" for stem in stems).encode())
-    with whole(root / "labelmap.txt") as stream:
-        colours = palette().tolist()
-        lines = [f"{n}:{','.join(map(str, c))}::\n" for n, c in zip(["background", *names], colours, strict=False)]
-        stream.write("".join(["# label:color_rgb:parts:actions\n", *lines]).encode())
+    save_names(["background", *names], root)
     return lost.lines()
 
 

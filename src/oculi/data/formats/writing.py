@@ -11,10 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from oculi.data.datasets import Dataset
 from oculi.data.formats.problems import Problems
@@ -83,25 +81,6 @@ def save_png(picture: Image.Image, path: Path) -> None:
     """A PNG file, whole or not at all."""
     with whole(path) as stream:
         picture.save(stream, "PNG")
-
-
-def save_map(values: Tensor, path: Path) -> None:
-    """A label map as PNG with a palette in VOC's colours, one byte a pixel."""
-    picture = Image.fromarray(values.cpu().numpy().astype(np.uint8), "L")
-    picture.putpalette(palette().ravel().tolist())
-    save_png(picture, path)
-
-
-def palette() -> np.ndarray:
-    """VOC's 256 colours: the bits of the number dealt to red, green and blue in turn, the highest first.
-
-    >>> palette()[[0, 1, 2, 3, 255]].tolist()
-    [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [224, 224, 192]]
-    """
-    number = np.arange(256)[:, None, None]
-    place = np.arange(8)[:, None]
-    bits = (number >> (3 * place + np.arange(3))) & 1
-    return (bits << (7 - place)).sum(1).astype(np.uint8)
 
 
 @contextmanager

@@ -29,17 +29,22 @@ from oculi.data.formats.polygons import crosses_itself, joined, polygon_box, pol
 from oculi.data.formats.problems import Problems, sound_box
 from oculi.data.formats.run_length import fill
 from oculi.data.formats.writing import label_names, saved, whole
+from oculi.data.painting import painted
 from oculi.data.sources import BadData
 from oculi.types import Sample
 
 KEPT = ("boxes", "labels", "masks", "keypoints")
 
 
-def load(path: str, masks: bool = False, keypoints: bool = False, repair: bool = False) -> Splits:
+def load(
+    path: str, masks: bool = False, keypoints: bool = False, semantic: bool = False, repair: bool = False
+) -> Splits:
     """The splits of a data.yaml, or of the folder that holds it.
 
-    masks: fill outlines (every object needs one); keypoints: read points; repair: leave out what is wrong.
+    masks: fill outlines (every object needs one); keypoints: read points; semantic: paint maps of masks (see
+    `oculi.data.painting`); repair: leave out what is wrong.
     """
+    masks = masks or semantic
     file = find(Path(path))
     described = _described(file)
     problems = Problems(file)
@@ -59,7 +64,8 @@ def load(path: str, masks: bool = False, keypoints: bool = False, repair: bool =
         for part, files in found.items()
     }
     left_out = problems.told(repair)
-    return official({part: Pictures([r for r in some if r], names, left_out) for part, some in rows.items()}, file)
+    parts = {part: Pictures([r for r in some if r], names, left_out) for part, some in rows.items()}
+    return painted(official(parts, file)) if semantic else official(parts, file)
 
 
 def find(path: Path) -> Path:
