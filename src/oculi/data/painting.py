@@ -6,31 +6,46 @@ Where masks lie over each other the smaller one is in front.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from oculi.data.datasets import Dataset, Splits
+from oculi.data.datasets import Splits
 from oculi.types import IGNORE, Sample
 
 
 class Painted:
-    """A data set with masks whose samples have maps too."""
+    """Pictures with masks whose samples have maps too; crowd regions are painted even where they are left out."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, pictures: Any, crowd: bool = True):
+        self.pictures, self.crowd = pictures, crowd
+
+    def part(self, indices: Sequence[int], crowd: bool = True) -> Painted:
+        """Some of the pictures; without `crowd` regions they are fit to train on."""
+        return Painted(self.pictures.part(indices), crowd)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        return paint(self.dataset[index])
+        sample = paint(self.pictures[index])
+        if self.crowd or sample.crowd is None:
+            return sample
+        kept = ~sample.crowd
+        some = {name: getattr(sample, name) for name in ("boxes", "labels", "masks", "keypoints")}
+        return replace(sample, crowd=None, **{name: v[kept] for name, v in some.items() if v is not None})
 
 
 def painted(splits: Splits) -> Splits:
     """The same splits with maps; `background` is the first class of theirs."""
-    parts = [Painted(part) for part in (splits.train, splits.validation, splits.test)]
-    return Splits(*parts, ["background", *(splits.class_names or [])])
+    train, *held = (
+        Painted(part.part(range(len(part))))  # type: ignore[attr-defined]
+        for part in (splits.train, splits.validation, splits.test)
+    )
+    train.crowd = False
+    return Splits(train, *held, ["background", *(splits.class_names or [])])
 
 
 def paint(sample: Sample) -> Sample:
