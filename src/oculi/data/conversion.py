@@ -59,12 +59,12 @@ def _opened(options: dict[str, Any], to: str, repair: bool) -> tuple[Splits, lis
         try:
             more = open_data(**{**options, field: True, "repair": False})
         except BadData:
-            unread.append(f"{field}: not every object has them")
+            unread.append(f"{field}: none, or not of every object")
             continue
         if len(more.train) + len(more.validation) + len(more.test) == count:
             options[field], splits = True, more
         else:
-            unread.append(f"{field}: not every picture has them")
+            unread.append(f"{field}: not of every picture")
     return splits, unread
 
 

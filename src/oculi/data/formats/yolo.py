@@ -33,7 +33,7 @@ from oculi.data.painting import painted
 from oculi.data.sources import BadData
 from oculi.types import Sample
 
-KEPT = ("boxes", "labels", "masks", "keypoints")
+KEPT = ("boxes", "labels", "masks", "crowd", "keypoints")
 
 
 def load(
