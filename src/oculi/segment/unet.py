@@ -91,7 +91,11 @@ class UNet(System):
 
     def network(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes h2 w2"]:
         """Logits as the layers give them: of the input's size if padded, of its middle if not."""
-        *finer, x = self.features(image)
+        return self.decode(self.features(image))
+
+    def decode(self, maps: list[Tensor]) -> Float[Tensor, "b classes h2 w2"]:
+        """Logits from the encoder's maps, finest first, and nothing else: they are the state between the two halves."""
+        *finer, x = maps
         for up, merge, skip in zip(self.up, self.merge, reversed(finer), strict=True):
             x = up(x)
             x = merge(torch.cat([center_crop(skip, *x.shape[-2:]), x], 1) if self.skips else x)
