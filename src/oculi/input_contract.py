@@ -4,6 +4,9 @@ A contract travels with the weights (`config.json`, the ONNX file's metadata). P
 images, HWC uint8 arrays or float tensors; `prepare` gives float32 in [0, 1], `channels x height x width`. Normalisation
 is not here: it is a buffer inside the model, so nobody can forget it. One resize everywhere: torch's antialiased uint8
 interpolation, which equals Pillow's to one level.
+
+Files and PIL images are grey or RGB, and either becomes the other. Pictures of any other number of channels (depth beside
+colour, infrared, many spectral bands) come as arrays or tensors of just as many channels as the contract has.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True)
 class InputContract:
-    """`height`, `width` and `channels` (1 grey, 3 RGB) of the tensor and the rule that gets a picture there.
+    """`height`, `width` and `channels` (1 grey, 3 RGB, or any other number) of the tensor and the rule that gets a picture
+    there.
 
     resize: `stretch` changes the aspect ratio; `letterbox` keeps it and pads with `fill` right and below;
     `crop` scales the shorter side and cuts the centre, which is `crop_fraction` of that side (1 = all of it).
@@ -51,8 +55,8 @@ class InputContract:
         for name in ("height", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1 pixel, got {getattr(self, name)}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: expected 1 (grey) or 3 (RGB), got {self.channels}")
+        if self.channels < 1:
+            raise ValueError(f"channels: expected at least 1, got {self.channels}")
         if self.resize not in ("stretch", "letterbox", "crop"):
             raise ValueError(f"resize: expected stretch, letterbox or crop, got {self.resize!r}")
         if self.interpolation not in ("bilinear", "bicubic"):
@@ -111,6 +115,12 @@ class InputContract:
     def _as_channels(self, pixels: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "channels h w"]:
         if pixels.shape[0] == self.channels:
             return pixels
+        if (len(pixels), self.channels) not in ((1, 3), (3, 1)):
+            count, (height, width) = self.channels, pixels.shape[1:]
+            wanted = f"{count} (an array of height x width x {count} or a tensor of {count} x height x width)"
+            raise BadImage(
+                f"picture: shape {len(pixels)} x {height} x {width}, but this system takes channels: {wanted}"
+            )
         if self.channels == 3:
             return pixels.expand(3, -1, -1)
         # ITU-R 601 luma in Pillow's own integer arithmetic, so that grey pictures agree with Pillow's convert("L")
@@ -132,7 +142,7 @@ class InputContract:
 
 
 def read_pixels(picture: Picture) -> UInt8[Tensor, "channels height width"]:
-    """Any picture as uint8 `1 or 3 x height x width`. Raises BadImage when it cannot be one."""
+    """Any picture as uint8, 1 or 3 channels unless it is an array or a tensor of more. Raises BadImage for what is none."""
     if isinstance(picture, Tensor):
         return _from_tensor(picture)
     if isinstance(picture, np.ndarray):
@@ -185,15 +195,15 @@ def _from_array(array: np.ndarray) -> UInt8[Tensor, "channels height width"]:
         raise BadImage(f"array: expected uint8 in 0..255, got {array.dtype}; floats in [0, 1] come as a CHW tensor")
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise BadImage(f"array: expected height x width x 1 or 3, got shape {array.shape}")
+    if array.ndim != 3 or 0 in array.shape:
+        raise BadImage(f"array: expected height x width x channels, got shape {array.shape}")
     _check_size("array", *array.shape[:2])
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def _from_tensor(tensor: Tensor) -> UInt8[Tensor, "channels height width"]:
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or 0 in tensor.shape:
-        raise BadImage(f"tensor: expected 1 or 3 x height x width, got shape {tuple(tensor.shape)}")
+    if tensor.ndim != 3 or 0 in tensor.shape:
+        raise BadImage(f"tensor: expected channels x height x width, got shape {tuple(tensor.shape)}")
     _check_size("tensor", *tensor.shape[1:])
     if tensor.dtype == torch.uint8:
         return tensor
