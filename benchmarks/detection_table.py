@@ -34,10 +34,8 @@ def measured(pictures: int) -> list[dict[str, Any]]:
     found = [(r, RESULTS / r.family / f"{r.id}.json") for r in catalogue.recipes() if r.family in ("detect", "segment")]
     found = [(recipe, path) for recipe, path in found if path.is_file()]
     systems = [build(recipe).eval() for recipe, _ in found]
-    images = [
-        open_data("world", task="detection", train=1, validation=1, test=pictures).test[i].image
-        for i in range(pictures)
-    ]
+    test = open_data("world", task="detection", train=1, validation=1, test=pictures).test
+    images = [test[index].image for index in range(pictures)]
     times: list[list[float]] = [[] for _ in systems]
     for image in [images[0], *images]:  # the first is the warm-up
         for system, own in zip(systems, times, strict=True):
