@@ -53,10 +53,11 @@ def test_boxes_masks_and_maps_go_along():
     mask[0, 4:12, 8:24] = True
     sample = Sample(
         image=mask.float().expand(3, -1, -1), boxes=torch.tensor([[8.0, 4, 24, 12]]), labels=torch.tensor([0]), masks=mask,
-        semantic=mask[0].long(),
+        semantic=mask[0].long(), keypoints=torch.tensor([[[8.0, 4, 2], [24, 12, 1]]]),
     )  # fmt: skip
     fitted = fit_sample(sample, InputContract(80, 80, resize="letterbox", fill=0.0))
     assert fitted.boxes.tolist() == [[16, 8, 48, 24]]
+    assert fitted.keypoints.tolist() == [[[16, 8, 2], [48, 24, 1]]]
     assert torch.equal(fitted.masks[0], fitted.semantic == 1)
     assert int(fitted.masks.sum()) == 32 * 16
     assert bool((fitted.semantic[40:] == 255).all())
