@@ -49,8 +49,8 @@ def _opened(options: dict[str, Any], to: str, repair: bool) -> tuple[Splits, lis
     """With all that the source holds for every picture, and a line for what it holds for some alone."""
     options = {**options, "repair": repair}
     if to in ("semantic_png", "panoptic_png"):
-        painted = options["name"] in ("coco", "voc", "yolo")
-        return open_data(**options, **({"semantic": True} if painted else {})), []
+        options |= {"semantic": True} if options["name"] in ("coco", "voc", "yolo") else {}
+        return open_data(**options), []
     splits, unread = open_data(**options), []
     count = len(splits.train) + len(splits.validation) + len(splits.test)
     for field in ("masks", "keypoints") if options["name"] in ("coco", "yolo") else ("masks",):

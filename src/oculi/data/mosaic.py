@@ -126,9 +126,9 @@ def mosaic(batch: Batch, tiles: Int[Tensor, "4 b"], center: Float[Tensor, "b 2"]
 
 def _joined(batch: Batch, parts: list[Batch], insides: list[Tensor]) -> Batch:
     """One picture of each tile's part."""
-    changed: dict[str, Any] = {"image": sum(p.pictures * i[:, None] for p, i in zip(parts, insides, strict=True))}
+    changed: dict[str, Any] = {"image": sum(p.pictures * i[:, None] for p, i in zip(parts, insides, strict=True))}  # type: ignore[misc]
     if batch.semantic is not None:
-        changed["semantic"] = sum(p.semantic * i for p, i in zip(parts, insides, strict=True))
+        changed["semantic"] = sum(p.semantic * i for p, i in zip(parts, insides, strict=True))  # type: ignore[misc, operator]
     if batch.panoptic is not None:
         most, joined = torch.zeros(len(batch), 1, 1).to(batch.panoptic), torch.zeros_like(batch.panoptic)
         for part, inside in zip(parts, insides, strict=True):

@@ -40,12 +40,10 @@ class Painted:
 
 def painted(splits: Splits) -> Splits:
     """The same splits with maps; `background` is the first class of theirs."""
-    train, *held = (
-        Painted(part.part(range(len(part))))  # type: ignore[attr-defined]
-        for part in (splits.train, splits.validation, splits.test)
-    )
+    parts: list[Any] = [splits.train, splits.validation, splits.test]
+    train, validation, test = (Painted(part.part(range(len(part)))) for part in parts)
     train.crowd = False
-    return Splits(train, *held, ["background", *(splits.class_names or [])])
+    return Splits(train, validation, test, ["background", *(splits.class_names or [])])
 
 
 def paint(sample: Sample) -> Sample:

@@ -160,8 +160,8 @@ def _official(root: Path, masks: bool, repair: bool, keypoints: bool) -> Splits:
     if reports:
         raise BadData("\n".join(reports))
     train = read["train"]
-    for split, part in read.items():
-        if (part.category_ids, part.class_names) != (train.category_ids, train.class_names):
+    for split, one in read.items():
+        if (one.category_ids, one.class_names) != (train.category_ids, train.class_names):
             raise BadData(f"{root}: the {split} file has other categories than the train file")
     return official(read, root)
 
