@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import oracles
 import pytest
 from pycocotools.coco import COCO
 
+import oracles
 from oculi.data.conversion import write
 from oculi.data.sources import open_data
 
