@@ -132,7 +132,7 @@ def test_bad_input_is_named():
         coco([one], [real((0, 0, 9, 9, 1))], classes=1)
     with pytest.raises(ValueError, match="most, thresholds"):
         coco([one], [truth], most=(0,))
-    with pytest.raises(ValueError, match="by: expected boxes or masks"):
+    with pytest.raises(ValueError, match="by: expected boxes, masks or keypoints"):
         coco([one], [truth], by="points")
     with pytest.raises(ValueError, match="masks in each record"):
         coco([one], [truth], by="masks")
