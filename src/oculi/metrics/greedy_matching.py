@@ -22,13 +22,24 @@ BITS = 62
 class Matches:
     """For detections with the indices `row`, the only ones that may match: took an object, took an ignored one.
 
-    taken: which objects were taken; each `... x questions`, the questions being thresholds x ranges.
+    taken: which objects were taken; each `... x questions`, the questions being thresholds x ranges. links: for every
+    word of questions, which of `row` and which object, and the word that says for which questions they match.
     """
 
     row: Array
     hit: Array
     excused: Array
     taken: Array
+    links: list[tuple[Array, Array, Array]]
+
+    def partner(self, question: int = 0) -> Array:
+        """The object that each detection of `row` took, -1 for none."""
+        word, bit = divmod(question, BITS)
+        who, what, given = self.links[word]
+        some = (given >> bit) & 1 > 0
+        partner = np.full(len(self.row), -1)
+        partner[who[some]] = what[some]
+        return partner
 
 
 def greedy(
@@ -46,13 +57,14 @@ def greedy(
     turn = ranks(group[row])
     blocks = [slice(first, first + BITS) for first in range(0, len(least), BITS)]
     parts = [_one_word(at, j, overlap, turn, crowd, barred[:, b], least[b]) for b in blocks]
-    hit, excused, taken = (np.concatenate(answer, 1) for answer in zip(*parts, strict=True))
-    return Matches(row, hit, excused, taken)
+    words, links = zip(*parts, strict=True)
+    hit, excused, taken = (np.concatenate(answer, 1) for answer in zip(*words, strict=True))
+    return Matches(row, hit, excused, taken, list(links))
 
 
 def _one_word(
     at: Array, j: Array, overlap: Array, turn: Array, crowd: Array, barred: Array, least: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
     """Matching for at most 62 questions; pairs by detection and falling preference."""
     weight = 1 << np.arange(len(least), dtype=np.int64)
     reached = np.zeros(len(at), dtype=np.int64)
@@ -70,15 +82,16 @@ def _one_word(
     order = np.argsort(step, kind="stable")
     who, what, wish = who[order], what[order], wish[order]
     done, excused, taken = (np.zeros(n, dtype=np.int64) for n in (len(turn), len(turn), len(crowd)))
-    single = np.where(crowd, 0, -1)
+    single, given = np.where(crowd, 0, -1), np.zeros_like(wish)
     cuts = np.flatnonzero(np.diff(step[order])) + 1
     for low, high in zip(np.r_[0, cuts], np.r_[cuts, len(who)], strict=True):
         d, o = who[low:high], what[low:high]
-        got = wish[low:high] & ~(done[d] | (taken[o] & single[o]))
+        got = given[low:high] = wish[low:high] & ~(done[d] | (taken[o] & single[o]))
         done[d] |= got
         taken[o] |= got
         excused[d] |= got & ignored[o]
-    return _bits(done, len(least)), _bits(excused, len(least)), _bits(taken, len(least))
+    answers = _bits(done, len(least)), _bits(excused, len(least)), _bits(taken, len(least))
+    return answers, (who, what, given)
 
 
 def _bits(words: Array, count: int) -> Array:
