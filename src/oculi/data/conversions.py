@@ -56,22 +56,32 @@ def convert(answer: Prediction, task: str, stuff: Sequence[int] = (0,)) -> Predi
 
 def true_panoptic(
     panoptic: Int[Tensor, "height width"],
-    labels: Int[Tensor, " objects"],
+    labels: Int[Tensor, " objects"] | None = None,
     semantic: Int[Tensor, "height width"] | None = None,
 ) -> Panoptic:
-    """A sample's maps as an answer: object k - 1 where `panoptic` is k, and one segment for each class of stuff.
+    """A sample's maps as an answer: object k - 1 where `panoptic` is k, then one segment for each class of stuff.
 
-    semantic: names the class of the pixels where `panoptic` is 0 (255: no segment); all 0 when not given.
+    An object's class is that of most of its pixels in `semantic` (255 where it has none), else its label + 1; stuff, where
+    `panoptic` is 0, is what `semantic` says (255: no segment), else 0.
     """
-    count = len(labels)
-    if panoptic.numel() and int(panoptic.max()) > count:
-        raise ValueError(f"panoptic: expected objects 0..{count}, one label each, got {int(panoptic.max())}")
-    rest = torch.zeros_like(panoptic) if semantic is None else semantic
+    if labels is None and semantic is None:
+        raise ValueError("labels, semantic: expected one of them to name the objects' classes, got neither")
+    count = int(panoptic.max()) if panoptic.numel() else 0
+    if labels is not None and count > len(labels):
+        raise ValueError(f"panoptic: expected objects 0..{len(labels)}, one label each, got {count}")
+    count = count if labels is None else len(labels)
+    if semantic is None:
+        assert labels is not None
+        things, rest = labels.long() + 1, torch.zeros_like(panoptic)
+    else:
+        votes = torch.bincount((panoptic * 256 + semantic).flatten().long(), minlength=(count + 1) * 256)
+        votes = votes.reshape(-1, 256)[1:]
+        things, rest = votes.argmax(1).masked_fill(votes.sum(1) == 0, IGNORE), semantic
     stuff, place = rest.masked_fill(panoptic > 0, IGNORE).unique(return_inverse=True)
     segments = torch.where(panoptic > 0, panoptic, count + 1 + place)
     segments = segments.masked_fill((panoptic == 0) & (rest == IGNORE), 0)
     known = stuff[stuff != IGNORE]  # 255 sorts last, so that the places of the others are 0, 1, ...
-    classes = torch.cat([labels.long() + 1, known.long()])
+    classes = torch.cat([things, known.long()])
     return Panoptic(segments.long(), classes, torch.ones(len(classes)))
 
 
