@@ -113,6 +113,9 @@ def _in_a_row(name: str, records: Sequence[Detections] | Sequence[Objects], by: 
             raise ValueError(f"{name}: expected {kind} in each record to score by {kind}")
     if by == "keypoints":
         some = [r.keypoints for r in records if r.keypoints is not None and len(r.keypoints)]
+        if len({points.shape[1] for points in some}) > 1:
+            points_of = sorted({points.shape[1] for points in some})
+            raise ValueError(f"{name}: expected as many keypoints in each record, got {points_of}")
         keypoints = _joined(some, (0, 0, 3))
     if by == "masks":
         masks = [r.masks.detach().cpu().flatten(1).bool() for r in records if r.masks is not None]
