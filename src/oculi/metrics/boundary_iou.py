@@ -66,6 +66,8 @@ def boundary_counts(
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted: expected the shape of truth {tuple(truth.shape)}, got {tuple(predicted.shape)}")
     distance = distance or usual_distance(*truth.shape[-2:])
-    number, known = torch.arange(classes, device=truth.device)[:, None, None, None], truth != IGNORE
-    one, two = (boundary(x == number, distance) & known for x in (predicted, truth))
-    return torch.stack([(one & two).flatten(1).sum(1), (one | two).flatten(1).sum(1)])
+    known, counts = truth != IGNORE, []
+    for k in range(classes):
+        one, two = (boundary(x == k, distance) & known for x in (predicted, truth))
+        counts.append(torch.stack([(one & two).sum(), (one | two).sum()]))
+    return torch.stack(counts, 1)
