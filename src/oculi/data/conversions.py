@@ -16,7 +16,7 @@ usual case, object label k is pixel class k + 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,7 +49,12 @@ def convert(answer: Prediction, task: str, stuff: Sequence[int] = (0,)) -> Predi
             return to_panoptic(answer, stuff)
         if task == "semantic":
             return to_semantic(to_panoptic(answer, stuff))
-        return {"label": to_label, "single": to_single, "boxes": to_boxes}.get(task, lambda same: same)(answer)
+        fewer: dict[str, Callable[[Detections], Prediction]] = {
+            "label": to_label,
+            "single": to_single,
+            "boxes": to_boxes,
+        }
+        return fewer[task](answer) if task in fewer else answer
     held = "Detections without masks" if isinstance(answer, Detections) else type(answer).__name__
     raise ValueError(f"answer: {held} cannot answer the task {task}")
 

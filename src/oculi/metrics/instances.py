@@ -25,8 +25,21 @@ Array = np.ndarray
 Overlap = Callable[[Array, Array], Array]
 KINDS = ("boxes", "masks", "keypoints")
 # nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles: how far two people's marks lie apart
-PERSON_SIGMAS = (0.026, *(0.025,) * 2, *(0.035,) * 2, *(0.079,) * 2, *(0.072,) * 2, *(0.062,) * 2)
-PERSON_SIGMAS = (*PERSON_SIGMAS, *(0.107,) * 2, *(0.087,) * 2, *(0.089,) * 2)
+PERSON_SIGMAS = tuple(
+    sigma
+    for sigma, count in (
+        (0.026, 1),
+        (0.025, 2),
+        (0.035, 2),
+        (0.079, 2),
+        (0.072, 2),
+        (0.062, 2),
+        (0.107, 2),
+        (0.087, 2),
+        (0.089, 2),
+    )
+    for _ in range(count)
+)
 PAIRS_AT_ONCE = 1 << 20
 
 
