@@ -15,12 +15,13 @@ BY_ANSWER = {
     "Classes": "classification",
     "Detections": "detection",
     "Segmentation": "segmentation",
+    "Panoptic": "panoptic",
     "Images": "generation",
     "Embeddings": "linear_probe",
     "Actions": "returns",
     "Flow": "flow",
 }
-PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing"}
+PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "masks"}
 
 
 def protocol_for(system: System, name: str = "") -> Protocol:
