@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import oracles
-from oculi.detect import faster_rcnn
-from oculi.detect.faster_rcnn import FasterRCNN, sample_balanced, smooth_l1
+from oculi.detect.faster_rcnn import FasterRCNN
+from oculi.nn import regions
 from oculi.nn.fpn import FeaturePyramid
+from oculi.nn.regions import sample_balanced, smooth_l1
 from oculi.ops.boxes import area, box_iou
 from oculi.ops.nms import greedy_nms
 from oculi.ops.roi_align import sampled_roi_align
@@ -203,10 +204,10 @@ def test_sampler_draws_evenly():
 
 
 def test_smooth_l1_by_hand(monkeypatch):
-    monkeypatch.setattr(faster_rcnn, "BETA", 1.0)
+    monkeypatch.setattr(regions, "BETA", 1.0)
     assert float(smooth_l1(torch.tensor([[3.0, 0, 0, 0]]), torch.zeros(1, 4))) == 2.5
     assert float(smooth_l1(torch.tensor([[0.0, -0.5, 0, 0]]), torch.zeros(1, 4))) == 0.125
-    monkeypatch.setattr(faster_rcnn, "BETA", 1 / 9)
+    monkeypatch.setattr(regions, "BETA", 1 / 9)
     d = torch.linspace(-1, 1, 40).reshape(-1, 4)
     by_hand = torch.where(d.abs() < 1 / 9, 4.5 * d**2, d.abs() - 1 / 18).sum()
     torch.testing.assert_close(smooth_l1(d, torch.zeros_like(d)), by_hand)
