@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,6 +47,8 @@ class MaskHead(nn.Module):
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
 
     def forward(self, regions: Float[Tensor, "n c bins bins"]) -> Float[Tensor, "n classes fine fine"]:
         x = regions
@@ -121,7 +123,7 @@ class MaskRCNN(System):
         return losses | {"masks": self.mask_loss(maps, regions.foreground(), truth, padded(batch.masks))}
 
     def mask_loss(
-        self, maps: list[Tensor], regions: Regions, truth: Truth, masks: Float[Tensor, "b g h w"]
+        self, maps: list[Tensor], regions: Regions, truth: Truth, masks: Bool[Tensor, "b g h w"]
     ) -> Float[Tensor, ""]:
         """Mean over the pixels of foreground regions; 0 where there is none."""
         positive = regions.positive.flatten()

@@ -26,7 +26,7 @@ TASKS = {
 }
 FIELDS = (
     *(name for names in TASKS.values() for name in names),
-    *("panoptic", "depth", "normals", "camera", "boxes3d", "questions", "referring"),
+    *("panoptic", "keypoints", "depth", "normals", "camera", "boxes3d", "questions", "referring"),
 )
 BASELINE = 0.3  # metres between the cameras of a stereo pair
 
@@ -106,6 +106,8 @@ class World:
             maps["depth"] = picture.depth
         if "normals" in self.fields:
             maps["normals"] = picture.normals
+        if "keypoints" in self.fields:
+            maps["keypoints"] = truth.keypoints(scenes, picture)
         if {"next_image", "flow"} & self.fields:
             later = step(scenes, self.seed)
             maps["next_image"] = render(later, self.size, self.knobs, self.seed + 1).image
@@ -123,8 +125,8 @@ class World:
         kinds, asked = scenes.kind[i, shown], self.fields
         names = [truth.words(scenes, i, slot) for slot in shown.tolist()]
         sample = Sample(id=f"world-{self.seed}-{int(scenes.index[i])}")
-        for name, value in maps.items():
-            setattr(sample, name, value[i])
+        for name in maps.keys() - {"keypoints"}:
+            setattr(sample, name, maps[name][i])
         sample.facts = _facts(scenes, i, boxes[shown])
         if "boxes" in asked or "labels" in asked:
             sample.boxes, sample.labels = boxes[shown], self._noisy(kinds, int(scenes.index[i]))
@@ -137,6 +139,8 @@ class World:
             sample.semantic = (masks[shown] * (kinds[:, None, None] + 1)).sum(0)
         if "panoptic" in asked:
             sample.panoptic = (masks[shown] * torch.arange(1, len(shown) + 1)[:, None, None]).sum(0)
+        if "keypoints" in asked:
+            sample.keypoints = maps["keypoints"][i, shown]
         if "camera" in asked:
             sample.camera = scenes.cameras(self.size)[i]
         if "boxes3d" in asked:
