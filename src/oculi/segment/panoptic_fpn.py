@@ -16,6 +16,7 @@ Kirillov, Girshick, He, Dollar: Panoptic Feature Pyramid Networks, 2019, arXiv:1
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -42,7 +43,7 @@ class SemanticBranch(nn.Module):
         for stride in strides:
             doublings = (stride // strides[0]).bit_length() - 1
             sizes = [channels] + [width] * max(1, doublings)
-            self.levels.append(nn.ModuleList(_block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)))
+            self.levels.append(nn.ModuleList(_block(a, b) for a, b in pairwise(sizes)))
         self.logits = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Float[Tensor, "b classes h w"]:
@@ -89,7 +90,8 @@ class PanopticFPN(System):
         if stuff < 1 or channels < 2:
             raise ValueError(f"stuff, channels: expected at least 1 and 2, got {stuff} and {channels}")
         self.instances = MaskRCNN(
-            num_classes, depths, bottleneck, width, stem, channels, hidden, anchors, proposals, "align", in_channels, image_size
+            num_classes, depths, bottleneck, width, stem, channels, hidden, anchors, proposals, "align", in_channels,
+            image_size,
         )  # fmt: skip
         detector = self.instances.detector
         self.stuff = stuff
