@@ -46,5 +46,5 @@ def test_there_and_back_within_a_pixel(seed):
     assert inside.all()
     y, x = torch.div(cells, 56, rounding_mode="floor"), cells % 56
     grid = torch.arange(56)
-    bump = (-((grid[:, None] - y[..., None, None]) ** 2 + (grid - x[..., None, None]) ** 2) / 8).exp()
+    bump = (-((grid[:, None] - y[..., None, None]) ** 2 + (grid - x[..., None, None]) ** 2) / 200).exp()
     assert (heatmap_peaks(bump, boxes, 64, 64) - points).abs().max() < 1

@@ -45,14 +45,16 @@ KEYPOINTS = ("top", "bottom", "left", "right", "middle")
 
 
 def keypoints(scenes: Scenes, rendered: Rendered) -> Float[Tensor, "n k 5 3"]:
-    """x, y in pixels of each object's extreme points up, down, left and right as its camera sees it, and of its middle.
+    """x, y in pixels of each object's extreme points up, down, left and right across the line of sight, and of its middle.
 
     The third number is 2 where no other thing hides the point, 1 where one does, and 0, as x and y are, outside the picture.
     """
     (n, most), size = scenes.kind.shape, rendered.depth.shape[-1]
-    right = scenes.view[0][..., None].expand(3, n, most)
-    up = torch.zeros_like(right)
-    up[2] = 1
+    toward = scenes.center - scenes.eye[..., None]
+    flat = (toward[0] * toward[0] + toward[1] * toward[1]).sqrt()
+    level, one = torch.zeros_like(flat), torch.ones_like(flat)
+    up = torch.stack([level, level, one])
+    right = torch.stack([toward[1] / flat, -toward[0] / flat, level])  # across the line of sight
     axes = scenes.axes
     found = []
     for direction in (up, -up, -right, right):
