@@ -6,6 +6,7 @@ a share of the object's size (its cube's side); both are in the object's own cub
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -23,7 +24,7 @@ OVERLAP, POINTS = 0.5, 256
 
 def score(system: System, splits: Splits, split: str) -> dict[str, float]:
     """chamfer and cubes (before refinement) as shares of the object's size, chamfer_to_cubes, found (the share of objects
-    that a box of their class overlaps by half), map50."""
+    that a box of their class overlaps by half), map50. What is undefined, as where nothing is found, is left out."""
     near: list[Tensor] = []
     boxes: list[Detections] = []
     truths: list[Objects] = []
@@ -40,7 +41,8 @@ def score(system: System, splits: Splits, split: str) -> dict[str, float]:
     classes = len(splits.class_names) if splits.class_names else 0
     figures = {"chamfer": known[0], "cubes": known[1], "chamfer_to_cubes": known[0] / max(known[1], 1e-9)}
     found = float((~each.isnan().any(1)).float().mean())
-    return figures | {"found": found, "map50": coco(boxes, truths, classes).average_precision(0.5)}
+    figures |= {"found": found, "map50": coco(boxes, truths, classes).average_precision(0.5)}
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 def distances(mesh: Meshes, boxes: Tensor, labels: Tensor, surface: Tensor) -> Tensor:
