@@ -11,6 +11,7 @@ those axes, its half side the largest of that box's, so that a coordinate of 1 i
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float
@@ -104,7 +105,8 @@ def _box(u: Tensor, v: Tensor, size: Tensor) -> Tensor:
 
 def _pick(u: Tensor, areas: Float[Tensor, "parts *shape 1"]) -> tuple[Tensor, Tensor]:
     """Which part each u in [0, 1) falls in, parts being as long as their areas, and how far along it, in [0, 1]."""
-    ends = (areas / areas.sum(0)).cumsum(0)
+    ends = torch.stack(list(accumulate(areas)))  # one after the other: the same bits in every batch
+    ends = ends / ends[-1]
     part = (u >= ends[:-1]).sum(0)
     starts = torch.cat([torch.zeros_like(ends[:1]), ends])
     low, high = (torch.gather(starts.expand(-1, *u.shape), 0, (part + k)[None])[0] for k in (0, 1))
