@@ -20,6 +20,7 @@ BY_ANSWER = {
     "Embeddings": "linear_probe",
     "Actions": "returns",
     "Flow": "flow",
+    "Meshes": "meshes",
 }
 PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "masks"}
 
