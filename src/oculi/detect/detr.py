@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from oculi.backbones.resnet import ResNet
 from oculi.input_contract import InputContract
-from oculi.nn.query_decoder import DecoderLayer, EncoderLayer, perceptron, sine_positions
+from oculi.nn.query_decoder import EncoderLayer, QueryDecoder, perceptron, sine_positions
 from oculi.nn.set_prediction import padded, present, set_class_loss
 from oculi.ops.assignment import Matching, assign
 from oculi.ops.boxes import clip, from_centres, generalized_box_iou, to_centres
@@ -104,16 +104,14 @@ class DETR(System):
         image_size: int = 800,
     ):
         super().__init__(InputContract(image_size, image_size, in_channels))
-        if len(layers) != 2 or layers[0] < 0 or layers[1] < 1:
+        if len(layers) != 2 or layers[0] < 0:
             raise ValueError(f"layers: expected those of the encoder and of the decoder, got {layers}")
-        if num_classes < 1 or queries < 1:
-            raise ValueError(f"num_classes, queries: expected at least 1 of each, got {num_classes} and {queries}")
+        if num_classes < 1:
+            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
         self.trunk = ResNet(0, depths, bottleneck, width, "imagenet", in_channels, image_size)
         self.project = nn.Conv2d(self.trunk.channels[-1], channels, 1)
         self.encoder = nn.ModuleList(EncoderLayer(channels, heads, hidden, dropout) for _ in range(layers[0]))
-        self.decoder = nn.ModuleList(DecoderLayer(channels, heads, hidden, dropout) for _ in range(layers[1]))
-        self.norm = nn.LayerNorm(channels)
-        self.queries = nn.Parameter(torch.randn(queries, channels))
+        self.decoder = QueryDecoder(channels, heads, hidden, layers[1], queries, dropout)
         self.classes = nn.Linear(channels, num_classes + 1)
         self.boxes = perceptron(channels, channels, 4)
 
@@ -124,13 +122,7 @@ class DETR(System):
         picture = picture.flatten(2).transpose(1, 2)
         for layer in self.encoder:
             picture = layer(picture, places)
-        placed, own = picture + places, self.queries[None]
-        x = torch.zeros_like(own).expand(len(image), -1, -1)
-        found = []
-        for layer in self.decoder:
-            x = layer(x, own, picture, placed)
-            found.append(self.norm(x))
-        return found
+        return self.decoder(picture, places)
 
     def answers(
         self, decoded: Float[Tensor, "*b queries d"]

@@ -109,3 +109,27 @@ class DecoderLayer(nn.Module):
         if self.cross_first:
             x = self.look_around(x, own)
         return self.feed_forward(x)
+
+
+class QueryDecoder(nn.Module):
+    """Learned queries, which begin as zeros with learned places, through layers of decoding; one norm after each."""
+
+    def __init__(self, width: int, heads: int, hidden: int, layers: int, queries: int, dropout: float = 0.0):
+        super().__init__()
+        if layers < 1 or queries < 1:
+            raise ValueError(f"layers, queries: expected at least 1 of each, got {layers} and {queries}")
+        self.queries = nn.Parameter(torch.randn(queries, width))
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, hidden, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, picture: Float[Tensor, "b m d"], places: Float[Tensor, "#b m d"]
+    ) -> list[Float[Tensor, "b queries d"]]:
+        """The queries after each layer, normed."""
+        placed, own = picture + places, self.queries[None]
+        x = torch.zeros_like(own).expand(len(picture), -1, -1)
+        found = []
+        for layer in self.layers:
+            x = layer(x, own, picture, placed)
+            found.append(self.norm(x))
+        return found

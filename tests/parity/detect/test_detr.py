@@ -13,6 +13,7 @@ from oculi.detect.detr import DETR, match, set_loss
 from oculi.nn.set_prediction import padded, present
 from oculi.ops.boxes import from_centres, to_centres
 from oculi.types import Batch
+from transformers_layers import attention, copy, order_blocks, tail
 
 SIZE, CLASSES, QUERIES = 64, 3, 7
 
@@ -56,44 +57,17 @@ def theirs(system):
         attention(layer.attention, other.self_attn)
         copy(layer.norm, other.self_attn_layer_norm)
         tail(layer, other)
-    for layer, other in zip(system.decoder, target.decoder.layers, strict=True):
+    for layer, other in zip(system.decoder.layers, target.decoder.layers, strict=True):
         attention(layer.among, other.self_attn)
         copy(layer.among_norm, other.self_attn_layer_norm)
         attention(layer.cross, other.encoder_attn)
         copy(layer.cross_norm, other.encoder_attn_layer_norm)
         tail(layer, other)
-    copy(system.norm, target.decoder.layernorm)
-    target.query_position_embeddings.weight.data.copy_(system.queries)
+    copy(system.decoder.norm, target.decoder.layernorm)
+    target.query_position_embeddings.weight.data.copy_(system.decoder.queries)
     copy(system.classes, model.class_labels_classifier)
     copy_in_order(system.boxes, model.bbox_predictor)
     return model
-
-
-def order_blocks(keys):
-    """transformers lists a block's shortcut before its convolutions, we after them."""
-    blocks, ordered = {}, []
-    for key in keys:
-        parts = key.split(".")
-        place = tuple(parts[: parts.index("layers") + 2]) if "layers" in parts else ()
-        blocks.setdefault(place, []).append(key)
-    for names in blocks.values():
-        ordered += sorted(names, key=lambda name: "shortcut" in name)
-    return ordered
-
-
-def copy(source, target):
-    target.load_state_dict(source.state_dict())
-
-
-def attention(mine, other):
-    for one, name in ((mine.query, "q_proj"), (mine.key, "k_proj"), (mine.value, "v_proj"), (mine.out, "o_proj")):
-        copy(one, getattr(other, name))
-
-
-def tail(layer, other):
-    copy(layer.feed_forward.first, other.mlp.fc1)
-    copy(layer.feed_forward.second, other.mlp.fc2)
-    copy(layer.feed_forward.norm, other.final_layer_norm)
 
 
 def targets(batch):
@@ -110,7 +84,7 @@ def test_answers_and_gradients_are_transformers():
     close(boxes, output.pred_boxes, 1e-5)
     (logits.square().sum() + boxes.square().sum()).backward()
     (output.logits.square().sum() + output.pred_boxes.square().sum()).backward()
-    close(system.queries.grad, model.model.query_position_embeddings.weight.grad, 1e-4)
+    close(system.decoder.queries.grad, model.model.query_position_embeddings.weight.grad, 1e-4)
     close(system.project.weight.grad, model.model.input_projection.weight.grad, 1e-4)
     found, scores, labels = system(batch.image)
     expected = (from_centres(output.pred_boxes) * SIZE).clamp(0, SIZE)
@@ -165,7 +139,7 @@ def test_neither_order_matters():
     for name, value in system.loss(flipped).items():
         torch.testing.assert_close(value, expected[name])
     order = torch.randperm(QUERIES)
-    system.queries.data = system.queries.data[order]
+    system.decoder.queries.data = system.decoder.queries.data[order]
     for name, value in system.loss(batch).items():
         torch.testing.assert_close(value, expected[name])
     torch.testing.assert_close(system(batch.image)[0], boxes[:, order], rtol=1e-4, atol=1e-4)
