@@ -62,13 +62,11 @@ class CrossAttention(nn.Module):
         return scores.softmax(-1)
 
 
-def foreground(logits: Float[Tensor, "b n h w"], height: int, width: int) -> Bool[Tensor, "b 1 n places"]:
-    """Where each query may look on a map of `height` x `width`: its mask's foreground, everywhere if that is empty.
+def foreground(logits: Float[Tensor, "b n h w"]) -> Bool[Tensor, "b 1 n places"]:
+    """Where each query may look on a map on which its mask has these logits: everywhere if the mask is empty.
 
-    >>> foreground(torch.tensor([[[[3.0, -3.0]], [[-1.0, -2.0]]]]), 1, 2).tolist()
+    >>> foreground(torch.tensor([[[[3.0, -3.0]], [[-1.0, -2.0]]]])).tolist()
     [[[[True, False], [True, True]]]]
     """
-    with torch.no_grad():
-        small = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
-        inside = small.flatten(2) >= 0
-        return (inside | ~inside.any(-1, keepdim=True))[:, None]
+    inside = logits.detach().flatten(2) >= 0
+    return (inside | ~inside.any(-1, keepdim=True))[:, None]
