@@ -127,7 +127,7 @@ class QueryDecoder(nn.Module):
     ) -> list[Float[Tensor, "b queries d"]]:
         """The queries after each layer, normed."""
         placed, own = picture + places, self.queries[None]
-        x = torch.zeros_like(own).expand(len(picture), -1, -1)
+        x = torch.zeros_like(own).expand(picture.shape[0], -1, -1)
         found = []
         for layer in self.layers:
             x = layer(x, own, picture, placed)

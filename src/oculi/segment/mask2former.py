@@ -150,7 +150,7 @@ class MaskedDecoder(nn.Module):
         pictures = [x.flatten(2).transpose(1, 2) + self.scales[i] for i, x in enumerate(levels)]
         places = [sine_positions(x.shape[-2], x.shape[-1], x.shape[1], x.device) for x in levels]
         resized = [F.interpolate(embedding, size=x.shape[-2:], mode="bilinear", align_corners=False) for x in levels]
-        own, x = self.queries[None], self.features.expand(len(embedding), -1, -1)
+        own, x = self.queries[None], self.features.expand(embedding.shape[0], -1, -1)
         normed = [self.norm(x)]
         for index, layer in enumerate(self.layers):
             scale = index % SCALES

@@ -51,37 +51,24 @@ def settings():
 
 
 def trunk(system, other):
-    copy(system.trunk.patches, other.embeddings.patch_embeddings.projection)
-    copy(system.trunk.patches_norm, other.embeddings.norm)
-    for index, (stage, layer) in enumerate(zip(system.trunk.stages, other.encoder.layers, strict=True)):
+    copy(system.trunk.patches, other.swin.embeddings.patch_embeddings.projection)
+    copy(system.trunk.patches_norm, other.swin.embeddings.norm)
+    for index, (stage, layer) in enumerate(zip(system.trunk.stages, other.swin.encoder.layers, strict=True)):
         if index < 3:
             copy(system.trunk.merges[index + 1].norm, layer.downsample.norm)
             copy(system.trunk.merges[index + 1].reduce, layer.downsample.reduction)
         copy(system.norms[index], other.hidden_states_norms[f"stage{index + 1}"])
         for block, there in zip(stage, layer.blocks, strict=True):
-            target = {
-                k.removeprefix("attention."): v for k, v in there.named_parameters() if k.startswith("attention.")
-            }
-            joined = block.attention.query_key_value
-            for part, weight, bias in zip(
-                ("query", "key", "value"), joined.weight.chunk(3), joined.bias.chunk(3), strict=True
-            ):
-                name = {"query": ("query", "q_proj"), "key": ("key", "k_proj"), "value": ("value", "v_proj")}[part]
-                key = next(k for k in target if k.endswith(".weight") and k.split(".")[-2] in name)
-                target[key].data.copy_(weight)
-                target[key.removesuffix("weight") + "bias"].data.copy_(bias)
-            table = next(k for k in target if "relative_position_bias_table" in k)
-            target[table].data.copy_(block.attention.table)
-            key = next(
-                k for k in target if k.endswith(".weight") and k.split(".")[-2] in ("dense", "o_proj", "out_proj")
-            )
-            target[key].data.copy_(block.attention.out.weight)
-            target[key.removesuffix("weight") + "bias"].data.copy_(block.attention.out.bias)
+            joined, target = block.attention.query_key_value, there.attention
+            parts = zip(joined.weight.chunk(3), joined.bias.chunk(3), strict=True)
+            for (weight, bias), one in zip(parts, (target.q_proj, target.k_proj, target.v_proj), strict=True):
+                one.weight.data.copy_(weight)
+                one.bias.data.copy_(bias)
+            copy(block.attention.out, target.o_proj)
+            target.relative_position_bias.relative_position_bias_table.data.copy_(block.attention.table)
             copy(block.norms[0], there.layernorm_before)
             copy(block.norms[1], there.layernorm_after)
-            rest = [p for k, p in there.named_parameters() if not k.startswith(("attention.", "layernorm"))]
-            for mine, one in zip(block.mlp.parameters(), rest, strict=True):
-                one.data.copy_(mine)
+            copy_in_order(block.mlp, there.mlp)
 
 
 def deformable(mine, other):
