@@ -43,7 +43,7 @@ class CrossAttention(nn.Module):
         query: Float[Tensor, "b n d"],
         key: Float[Tensor, "b m d"],
         value: Float[Tensor, "b m d"],
-        mask: Bool[Tensor, "b #heads n m"] | Float[Tensor, "b #heads n m"] | None = None,
+        mask: Bool[Tensor, "#b #heads n m"] | Float[Tensor, "#b #heads n m"] | None = None,
     ) -> Float[Tensor, "b n d"]:
         """mask: True = may look, or a number to add to the scores."""
         mixed = F.scaled_dot_product_attention(
