@@ -38,14 +38,17 @@ def ours():
     return system
 
 
-def theirs(system):
+def settings():
     backbone = ResNetConfig(embedding_size=8, hidden_sizes=[32, 64], depths=[1, 2], out_features=["stage2"])
-    config = DetrConfig(
+    return DetrConfig(
         backbone_config=backbone, use_timm_backbone=False, num_labels=CLASSES, num_queries=QUERIES, d_model=16,
         encoder_layers=2, decoder_layers=3, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=24, decoder_ffn_dim=24, dropout=0.0,
     )  # fmt: skip
-    model = DetrForObjectDetection(config).eval()
+
+
+def theirs(system, config=None):
+    model = DetrForObjectDetection(config or settings()).eval()
     trunk = [v for k, v in system.trunk.state_dict().items() if "pixel_" not in k and "num_batches" not in k]
     backbone_keys = [k for k in model.model.backbone.state_dict() if "num_batches" not in k]
     theirs_trunk = order_blocks(backbone_keys)

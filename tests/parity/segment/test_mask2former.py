@@ -78,8 +78,8 @@ def deformable(mine, other):
     copy(mine.out, other.output_proj)
 
 
-def theirs(system):
-    model = Mask2FormerForUniversalSegmentation(settings()).eval()
+def theirs(system, config=None):
+    model = Mask2FormerForUniversalSegmentation(config or settings()).eval()
     level, transformer = model.model.pixel_level_module, model.model.transformer_module
     trunk(system, level.encoder)
     pixels, other = system.pixels, level.decoder
