@@ -41,12 +41,15 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         c.width,
     )
     image = torch.rand(shape, generator=g)
+    y, x = torch.meshgrid(torch.arange(c.height) + 0.5, torch.arange(c.width) + 0.5, indexing="ij")
+    masks = torch.stack([(x > x1) & (x < x2) & (y > y1) & (y < y2) for x1, y1, x2, y2 in boxes[0].tolist()])
     return Batch(
         image=image,
         next_image=image.roll(1, -1),
         label=torch.arange(n) % classes,
         boxes=boxes,
         labels=[torch.tensor([0, classes - 1])] * n,
+        masks=[masks] * n,
         semantic=torch.randint(0, classes, (n, c.height, c.width), generator=g),
         camera=camera,
     )

@@ -15,6 +15,7 @@ BY_ANSWER = {
     "Classes": "classification",
     "Detections": "detection",
     "Segmentation": "segmentation",
+    "Masks": "promptable",
     "Images": "generation",
     "Embeddings": "linear_probe",
     "Actions": "returns",
