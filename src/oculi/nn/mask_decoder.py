@@ -117,6 +117,12 @@ class Decoded:
     visible: Float[Tensor, "b p"] | None = None  # SAM 2: logit of whether the object is in the picture
 
 
+def best_of(masks: Float[Tensor, "b p m h w"], quality: Float[Tensor, "b p m"]) -> Float[Tensor, "b p h w"]:
+    """The mask of highest predicted IoU."""
+    index = quality.argmax(-1)[..., None, None, None].expand(-1, -1, 1, *masks.shape[-2:])
+    return masks.gather(2, index)[:, :, 0]
+
+
 class MaskDecoder(nn.Module):
     """Masks for prompts. `video` is SAM 2's: an object score, finer maps, IoU through a sigmoid."""
 

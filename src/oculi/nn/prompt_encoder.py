@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -129,3 +129,15 @@ class PromptEncoder(nn.Module):
             count = 1 if self.always_none else 0
             tokens.append(self.kinds[0].expand(*like.shape[:2], count, -1))
         return torch.cat(tokens, 2), self.dense(prompts.masks)
+
+
+def ambiguous(prompts: Prompts) -> Bool[Tensor, "b p"]:
+    """Which prompts are one point, one box or one embedding alone."""
+    given = [x for x in (prompts.points, prompts.boxes, prompts.embeddings, prompts.masks) if x is not None]
+    if not given:
+        raise ValueError("prompts: expected points, boxes, masks or embeddings, got none of them")
+    count = torch.zeros(given[0].shape[:2], dtype=torch.int64, device=given[0].device)
+    if prompts.labels is not None:
+        count = count + (prompts.labels >= 0).sum(-1)
+    count = count + int(prompts.boxes is not None) + int(prompts.embeddings is not None)
+    return (count == 1) & (prompts.masks is None)

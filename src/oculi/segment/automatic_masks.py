@@ -13,14 +13,19 @@ Kirillov et al.: Segment Anything, 2023, arXiv:2304.02643 (appendix B).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oculi.data.world.truth import tight_boxes
+from oculi.nn.prompt_encoder import ON
 from oculi.ops.nms import surviving
+from oculi.types import Prompts
 
 OVERLAP, MOST_MASKS, OFFSET = 0.7, 100, 1.0
+POINTS_AT_ONCE = 64  # of the grid
 
 
 def point_grid(side: int) -> Float[Tensor, "points 2"]:
@@ -41,6 +46,21 @@ def stability(logits: Float[Tensor, "*n h w"], offset: float = OFFSET) -> Float[
     """
     inner, outer = ((logits > cut).flatten(-2).sum(-1).to(logits.dtype) for cut in (offset, -offset))
     return inner / outer.clamp_min(1)
+
+
+def everything(
+    system: Any, image: Float[Tensor, "b 3 h w"], side: int, least_quality: float, least_stability: float
+) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"], Bool[Tensor, "b d"]]:
+    """What `select` leaves of the three masks at each point of the grid, `system` having `features` and `decode`."""
+    features = system.features(image)
+    places = point_grid(side).to(image) * image.new_tensor([image.shape[-1], image.shape[-2]])
+    masks, quality = [], []
+    for points in places.split(POINTS_AT_ONCE):
+        asked = points[None, :, None].expand(len(image), -1, -1, -1)
+        decoded = system.decode(features, Prompts(asked, torch.full(asked.shape[:-1], ON, device=image.device)))
+        masks.append(decoded.masks[:, :, 1:].flatten(1, 2))
+        quality.append(decoded.quality[:, :, 1:].flatten(1, 2))
+    return select(torch.cat(masks, 1), torch.cat(quality, 1), least_quality, least_stability)
 
 
 def select(

@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from oculi.data.world.truth import tight_boxes
 from oculi.nn.prompt_encoder import BESIDE, FIRST_CORNER, LAST_CORNER, NONE, ON
-from oculi.types import Batch
+from oculi.types import Losses
 
 FOCAL_WEIGHT, GAMMA, ALPHA = 20.0, 2.0, 0.25
 JITTER, MOST_JITTER = 0.1, 20.0  # standard deviation, of the box's side, and its limit in pixels
@@ -43,14 +43,19 @@ def random_pixel(region: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
     return torch.stack([index % region.shape[2], index // region.shape[2]], 1) + 0.5
 
 
-def first_prompt(truth: Bool[Tensor, "n h w"]) -> tuple[Float[Tensor, "n 2 2"], Int[Tensor, "n 2"]]:
-    """A point or a box for each mask, with equal chances, as two points and their labels."""
+def jittered_boxes(truth: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
+    """The boxes of the masks as a hand might draw them."""
     boxes = tight_boxes(truth)
     side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = torch.randn_like(boxes) * JITTER * side
-    boxes = boxes + noise.clamp(-MOST_JITTER, MOST_JITTER)
+    return boxes + noise.clamp(-MOST_JITTER, MOST_JITTER)
+
+
+def first_prompt(truth: Bool[Tensor, "n h w"]) -> tuple[Float[Tensor, "n 2 2"], Int[Tensor, "n 2"]]:
+    """A point or a box for each mask, with equal chances, as two points and their labels."""
+    boxes, place = jittered_boxes(truth), random_pixel(truth)
     boxed = torch.rand(len(truth), device=truth.device) < 0.5
-    clicked = torch.stack([random_pixel(truth), torch.zeros_like(boxes[:, :2])], 1)
+    clicked = torch.stack([place, torch.zeros_like(place)], 1)
     points = torch.where(boxed[:, None, None], boxes.unflatten(1, (2, 2)), clicked)
     kinds = torch.tensor([[ON, NONE], [FIRST_CORNER, LAST_CORNER]], device=truth.device)
     return points, kinds[boxed.long()]
@@ -84,17 +89,30 @@ def overlap(said: Bool[Tensor, "*n h w"], truth: Bool[Tensor, "*n h w"]) -> Floa
     return both / either.clamp_min(1)
 
 
-def chosen_objects(batch: Batch, most: int) -> tuple[Bool[Tensor, "b p h w"], Float[Tensor, "b p"]]:
-    """Up to `most` random objects of each picture, and 1 for those that are any. Raises ValueError without masks."""
-    if batch.masks is None:
-        raise ValueError("batch.masks: expected the masks of each picture's objects, got None")
-    blank = torch.zeros(most, *batch.pictures.shape[-2:], dtype=torch.bool, device=batch.pictures.device)
-    masks = pad_sequence([torch.cat([one, blank]) for one in batch.masks], batch_first=True)
-    solid = masks.flatten(2).any(2)
+def candidate_losses(
+    logits: Float[Tensor, "*n m h w"], quality: Float[Tensor, "*n m"], truth: Bool[Tensor, "*n h w"]
+) -> Losses:
+    """For each prompt the losses of the best of m masks, and the mean error of all m predicted IoUs."""
+    wanted = truth[..., None, :, :].expand_as(logits)
+    focal, dice = mask_loss(logits, wanted.to(logits))
+    focal = FOCAL_WEIGHT * focal
+    best = (focal + dice).argmin(-1, keepdim=True)
+    return {
+        "focal": focal.gather(-1, best)[..., 0],
+        "dice": dice.gather(-1, best)[..., 0],
+        "quality": (quality - overlap(logits > 0, wanted)).square().mean(-1),
+    }
+
+
+def chosen_objects(masks: list[Tensor], most: int) -> tuple[Bool[Tensor, "b p ..."], Float[Tensor, "b p"]]:
+    """Up to `most` random objects of each picture (or video), and 1 for those that are any."""
+    blank = torch.zeros(most, *masks[0].shape[1:], dtype=torch.bool, device=masks[0].device)
+    padded = pad_sequence([torch.cat([one, blank]) for one in masks], batch_first=True)
+    solid = padded.flatten(2).any(2)
     chance = torch.rand(solid.shape, device=solid.device) + solid
     chosen = chance.topk(most, 1).indices
     rows = torch.arange(len(masks), device=solid.device)[:, None]
-    return masks[rows, chosen], solid[rows, chosen].float()
+    return padded[rows, chosen], solid[rows, chosen].float()
 
 
 def clicking(clicks: int) -> list[bool]:

@@ -29,25 +29,16 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from oculi.input_contract import InputContract
-from oculi.nn.mask_decoder import Decoded, MaskDecoder
-from oculi.nn.prompt_encoder import ON, PromptEncoder
+from oculi.nn.mask_decoder import Decoded, MaskDecoder, best_of
+from oculi.nn.prompt_encoder import PromptEncoder, ambiguous
 from oculi.predictions import Masks
-from oculi.segment.automatic_masks import point_grid, select
-from oculi.segment.interactive_training import (
-    FOCAL_WEIGHT,
-    chosen_objects,
-    clicking,
-    first_prompt,
-    mask_loss,
-    next_click,
-    overlap,
-)
+from oculi.segment.automatic_masks import everything
+from oculi.segment.interactive_training import candidate_losses, chosen_objects, clicking, first_prompt, next_click
 from oculi.segment.sam_image_encoder import ImageEncoder
 from oculi.system import System
 from oculi.types import Batch, Losses, Prompts
 
 PROMPTS = 2  # objects asked for in each picture of a training batch
-POINTS_AT_ONCE = 64  # of the grid
 
 
 class SAM(System):
@@ -114,16 +105,7 @@ class SAM(System):
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"], Bool[Tensor, "b d"]]:
         """Automatic masks, best first: logits at the decoder's size, scores, and which of the d are any."""
-        features = self.features(image)
-        places = point_grid(self.grid).to(image) * image.new_tensor([image.shape[-1], image.shape[-2]])
-        masks, quality = [], []
-        for points in places.split(POINTS_AT_ONCE):
-            asked = points[None, :, None].expand(len(image), -1, -1, -1)
-            labels = torch.full(asked.shape[:-1], ON, device=image.device)
-            decoded = self.decode(features, Prompts(asked, labels))
-            masks.append(decoded.masks[:, :, 1:].flatten(1, 2))
-            quality.append(decoded.quality[:, :, 1:].flatten(1, 2))
-        return select(torch.cat(masks, 1), torch.cat(quality, 1), *self.keep)
+        return everything(self, image, self.grid, *self.keep)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"]]:
         """Automatic masks as probabilities and their scores, best first; what follows the last is 0."""
@@ -152,12 +134,12 @@ class SAM(System):
 
     def _asked(self, batch: Batch) -> tuple[Bool[Tensor, "b p h w"], Float[Tensor, "b p"], Float[Tensor, "b p n c"]]:
         """The masks that are asked for, which of them are any, and the tokens of the first prompts."""
+        if batch.masks is None:
+            raise ValueError("batch.masks: expected the masks of each picture's objects, got None")
         if batch.prompts is None:
-            truth, real = chosen_objects(batch, PROMPTS)
+            truth, real = chosen_objects(batch.masks, PROMPTS)
             points, labels = (part.unflatten(0, truth.shape[:2]) for part in first_prompt(truth.flatten(0, 1)))
             return truth, real, self.prompts.point_tokens(points, labels)
-        if batch.masks is None:
-            raise ValueError("batch.masks: expected a mask for each prompt, got None")
         tokens = self.prompts(batch.prompts)[0]
         truth = pad_sequence(list(batch.masks), batch_first=True)
         if truth.shape[1] != tokens.shape[1]:
@@ -182,43 +164,15 @@ class SAM(System):
         return [Masks(m, s.clamp(0, 1)) for m, s in zip(full, quality, strict=True)]
 
 
-def ambiguous(prompts: Prompts) -> Bool[Tensor, "b p"]:
-    """Which prompts are one point, one box or one embedding alone."""
-    given = [x for x in (prompts.points, prompts.boxes, prompts.embeddings, prompts.masks) if x is not None]
-    if not given:
-        raise ValueError("prompts: expected points, boxes, masks or embeddings, got none of them")
-    count = torch.zeros(given[0].shape[:2], dtype=torch.int64, device=given[0].device)
-    if prompts.labels is not None:
-        count = count + (prompts.labels >= 0).sum(-1)
-    count = count + int(prompts.boxes is not None) + int(prompts.embeddings is not None)
-    return (count == 1) & (prompts.masks is None)
-
-
-def best_of(masks: Float[Tensor, "b p m h w"], quality: Float[Tensor, "b p m"]) -> Float[Tensor, "b p h w"]:
-    """The mask of highest predicted IoU."""
-    index = quality.argmax(-1)[..., None, None, None].expand(-1, -1, 1, *masks.shape[-2:])
-    return masks.gather(2, index)[:, :, 0]
-
-
 def losses_of_rounds(
     logits: Float[Tensor, "b p m h w"],
     quality: Float[Tensor, "b p m"],
     truth: Bool[Tensor, "b p h w"],
     real: Float[Tensor, "b p"],
 ) -> Losses:
-    """Means over the prompts that are real: the best of the first round's three masks, and the others', summed; likewise
-    the predicted IoUs, where the three are averaged."""
-    wanted = truth[:, :, None].expand_as(logits)
-    focal, dice = mask_loss(logits, wanted.to(logits))
-    wrong = (quality - overlap(logits > 0, wanted)).square()
-    best = (FOCAL_WEIGHT * focal + dice)[..., :3].argmin(-1, keepdim=True)
+    """Means over the prompts that are real, summed over the rounds; the first had three masks, the others one each."""
+    first = candidate_losses(logits[:, :, :3], quality[:, :, :3], truth)
+    each = truth[:, :, None].expand(-1, -1, logits.shape[2] - 3, -1, -1)
+    rest = candidate_losses(logits[:, :, 3:, None], quality[:, :, 3:, None], each)
     share = real / real.sum().clamp_min(1)
-
-    def summed(first: Tensor, rest: Tensor) -> Float[Tensor, ""]:
-        return ((first + rest[..., 3:].sum(-1)) * share).sum()
-
-    return {
-        "focal": FOCAL_WEIGHT * summed(focal.gather(2, best)[..., 0], focal),
-        "dice": summed(dice.gather(2, best)[..., 0], dice),
-        "quality": summed(wrong[..., :3].mean(-1), wrong),
-    }
+    return {name: ((value + rest[name].sum(-1)) * share).sum() for name, value in first.items()}
