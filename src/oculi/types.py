@@ -41,6 +41,8 @@ class Sample:
     flow: Float[Tensor, "2 height width"] | None = None
     next_image: Float[Tensor, "channels height width"] | None = None
     right_image: Float[Tensor, "channels height width"] | None = None
+    video: Float[Tensor, "frames channels height width"] | None = None  # the first frame is `image`
+    video_masks: Bool[Tensor, "objects frames height width"] | None = None
     camera: Camera | None = None
     points: Float[Tensor, "points features"] | None = None
     boxes3d: Float[Tensor, "objects 7"] | None = None
@@ -88,6 +90,8 @@ class Batch:
     flow: Float[Tensor, "batch 2 height width"] | None = None
     next_image: Float[Tensor, "batch channels height width"] | None = None
     right_image: Float[Tensor, "batch channels height width"] | None = None
+    video: Float[Tensor, "batch frames channels height width"] | None = None
+    video_masks: list[Tensor] | None = None
     camera: Camera | None = None
     points: list[Tensor] | None = None
     boxes3d: list[Tensor] | None = None
@@ -148,6 +152,7 @@ _RAGGED = {
     "boxes",
     "labels",
     "masks",
+    "video_masks",
     "crowd",
     "keypoints",
     "points",
