@@ -21,7 +21,7 @@ BY_ANSWER = {
     "Actions": "returns",
     "Flow": "flow",
 }
-PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing"}
+PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "video_objects"}
 
 
 def protocol_for(system: System, name: str = "") -> Protocol:
