@@ -7,6 +7,7 @@ from typing import Any
 
 from oculi.hub.renames import Layout, Rules
 from oculi.segment.sam import SAM
+from oculi.segment.sam2 import SAM2
 
 _ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out", "o_proj": "out"}
 _THREE = {"proj_in": "0", "layers.0": "2", "proj_out": "4"}
@@ -91,3 +92,73 @@ def sam(config: Mapping[str, Any]) -> Layout:
         "channels": vision["output_channels"],
     }
     return Layout(SAM, arguments, SAM_RULES)
+
+
+SAM2_RULES: Rules = {
+    "vision_encoder.backbone.pos_embed": "encoder.positions",
+    "vision_encoder.backbone.pos_embed_window": "encoder.window_positions",
+    "vision_encoder.backbone.patch_embed.projection.*": "encoder.patches.<1>",
+    "vision_encoder.backbone.blocks.#.layer_norm#.*": "encoder.blocks.<1>.norms.<2-1>.<3>",
+    "vision_encoder.backbone.blocks.#.attn.qkv.*": "encoder.blocks.<1>.query_key_value.<2>",
+    "vision_encoder.backbone.blocks.#.attn.proj.*": "encoder.blocks.<1>.out.<2>",
+    "vision_encoder.backbone.blocks.#.mlp.proj_in.*": "encoder.blocks.<1>.mlp.0.<2>",
+    "vision_encoder.backbone.blocks.#.mlp.proj_out.*": "encoder.blocks.<1>.mlp.2.<2>",
+    "vision_encoder.backbone.blocks.#.proj.*": "encoder.blocks.<1>.skip.<2>",
+    "vision_encoder.neck.convs.#.*": "encoder.neck.<1>.<2>",
+    **_PROMPTS,
+    **_DECODER,
+    "mask_decoder.conv_s0.*": "decoder.fine.<1>",
+    "mask_decoder.conv_s1.*": "decoder.medium.<1>",
+    "mask_decoder.obj_score_token.weight": "decoder.visible_token",
+    **_three_layers("mask_decoder.pred_obj_score_head", "decoder.visible"),
+    "no_memory_embedding": "no_memory",
+    **_attention("memory_attention.layers.#.self_attn", "memory_attention.blocks.<1>.own"),
+    **_attention("memory_attention.layers.#.cross_attn_image", "memory_attention.blocks.<1>.to_memory"),
+    "memory_attention.layers.#.linear1.*": "memory_attention.blocks.<1>.mlp.0.<2>",
+    "memory_attention.layers.#.linear2.*": "memory_attention.blocks.<1>.mlp.2.<2>",
+    "memory_attention.layers.#.layer_norm#.*": "memory_attention.blocks.<1>.norms.<2-1>.<3>",
+    "memory_attention.layer_norm.*": "memory_attention.norm.<1>",
+    "memory_encoder.mask_downsampler.layers.0.conv.*": "memory_encoder.mask.0.<1>",
+    "memory_encoder.mask_downsampler.layers.0.layer_norm.*": "memory_encoder.mask.1.<1>",
+    "memory_encoder.mask_downsampler.layers.1.conv.*": "memory_encoder.mask.3.<1>",
+    "memory_encoder.mask_downsampler.layers.1.layer_norm.*": "memory_encoder.mask.4.<1>",
+    "memory_encoder.mask_downsampler.layers.2.conv.*": "memory_encoder.mask.6.<1>",
+    "memory_encoder.mask_downsampler.layers.2.layer_norm.*": "memory_encoder.mask.7.<1>",
+    "memory_encoder.mask_downsampler.layers.3.conv.*": "memory_encoder.mask.9.<1>",
+    "memory_encoder.mask_downsampler.layers.3.layer_norm.*": "memory_encoder.mask.10.<1>",
+    "memory_encoder.mask_downsampler.final_conv.*": "memory_encoder.mask.12.<1>",
+    "memory_encoder.feature_projection.*": "memory_encoder.image.<1>",
+    "memory_encoder.memory_fuser.layers.#.depthwise_conv.*": "memory_encoder.fuse.<1>.depthwise.<2>",
+    "memory_encoder.memory_fuser.layers.#.layer_norm.*": "memory_encoder.fuse.<1>.norm.<2>",
+    "memory_encoder.memory_fuser.layers.#.pointwise_conv1.*": "memory_encoder.fuse.<1>.mlp.0.<2>",
+    "memory_encoder.memory_fuser.layers.#.pointwise_conv2.*": "memory_encoder.fuse.<1>.mlp.2.<2>",
+    "memory_encoder.memory_fuser.layers.#.scale": "memory_encoder.fuse.<1>.scale",
+    "memory_encoder.projection.*": "memory_encoder.out.<1>",
+    "memory_temporal_positional_encoding": "age",
+    "no_object_pointer": "no_pointer",
+    **_three_layers("object_pointer_proj", "pointer"),
+    "temporal_positional_encoding_projection_layer.*": "pointer_age.<1>",
+    "occlusion_spatial_embedding_parameter": "occluded",
+    "no_memory_positional_encoding": None,  # not used by the published code either
+    "mask_downsample.*": None,  # of masks that are taken over as answers
+}
+
+
+def sam2(config: Mapping[str, Any]) -> Layout:
+    """SAM 2 from a Sam2VideoConfig (a dictionary)."""
+    vision = config["vision_config"]
+    trunk = vision["backbone_config"]
+    arguments = {
+        "image_size": config["image_size"],
+        "stride": trunk["patch_stride"][0],
+        "width": trunk["hidden_size"],
+        "depths": list(trunk["blocks_per_stage"]),
+        "windows": list(trunk["window_size_per_stage"]),
+        "whole": list(trunk["global_attention_blocks"]),
+        "background": trunk["window_positional_embedding_background_size"][0],
+        "channels": vision["fpn_hidden_size"],
+        "memory_channels": config["memory_encoder_output_channels"],
+        "memory_layers": config["memory_attention_num_layers"],
+        "memories": config["num_maskmem"],
+    }
+    return Layout(SAM2, arguments, SAM2_RULES)

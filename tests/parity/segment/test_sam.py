@@ -131,7 +131,7 @@ def test_two_way_transformer(both):
 
 
 def test_stability_and_selection_of_automatic_masks():
-    from transformers.models.sam import image_processing_sam as theirs
+    from transformers.models.sam import image_processing_pil_sam as theirs
 
     torch.manual_seed(0)
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
