@@ -47,6 +47,8 @@ def both():
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.1)
+        shared = theirs.shared_image_embedding.positional_embedding  # equal in what is published
+        theirs.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
     layout = sam2(theirs.config.to_dict())
     ours = layout.system(**layout.arguments).eval()
     fill(ours, theirs.state_dict(), layout.rules, "transformers")
@@ -127,7 +129,7 @@ def test_video(both, bias, monkeypatch):
         for head in (last, ours.decoder.visible[4].bias):
             head.copy_(before + bias)
     monkeypatch.setattr(torch, "bfloat16", torch.float32)  # theirs keeps memories in half precision
-    session = Sam2VideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE)
+    session = Sam2VideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE, dtype=torch.float32)
     index = session.obj_id_to_idx(1)
     session.add_point_inputs(
         index, 0, {"point_coords": point - 0.5, "point_labels": torch.ones(1, 1, 1, dtype=torch.int32)}
