@@ -50,8 +50,8 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         boxes=boxes,
         labels=[torch.tensor([0, classes - 1])] * n,
         masks=[masks] * n,
-        video=torch.stack([image, image.roll(2, -1), image.roll(4, -1)], 1),
-        video_masks=[torch.stack([masks, masks.roll(2, -1), masks & False], 1)] * n,
+        video=torch.stack([image, image.roll(2, -1)], 1),
+        video_masks=[torch.stack([masks, masks.roll(2, -1)], 1)] * n,
         semantic=torch.randint(0, classes, (n, c.height, c.width), generator=g),
         camera=camera,
     )

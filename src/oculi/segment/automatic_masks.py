@@ -56,7 +56,7 @@ def everything(
     places = point_grid(side).to(image) * image.new_tensor([image.shape[-1], image.shape[-2]])
     masks, quality = [], []
     for points in places.split(POINTS_AT_ONCE):
-        asked = points[None, :, None].expand(len(image), -1, -1, -1)
+        asked = points[None, :, None].expand(image.shape[0], -1, -1, -1)
         decoded = system.decode(features, Prompts(asked, torch.full(asked.shape[:-1], ON, device=image.device)))
         masks.append(decoded.masks[:, :, 1:].flatten(1, 2))
         quality.append(decoded.quality[:, :, 1:].flatten(1, 2))
@@ -70,7 +70,7 @@ def select(
     good = (quality > least_quality) & (stability(logits) > least_stability)
     score = torch.where(good, quality, -torch.inf)
     score, order = score.topk(score.shape[1], 1)
-    rows = torch.arange(len(logits), device=logits.device)[:, None]
+    rows = torch.arange(logits.shape[0], device=logits.device)[:, None]
     logits = logits[rows, order]
     boxes = tight_boxes(logits > 0)
     first = surviving(boxes, score, torch.zeros_like(order), OVERLAP) & (score > -torch.inf)

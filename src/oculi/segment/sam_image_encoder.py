@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from oculi.nn.prompt_encoder import ChannelNorm
 from oculi.nn.windows import from_windows, to_windows
 
-MOST_BIASES = 1 << 23  # numbers of the attention's bias that one block of queries may have
+MOST_BIASES = 1 << 23  # numbers of the attention's bias that one block of a picture's queries may have
 
 
 def offsets(length: int, device: torch.device) -> Tensor:
@@ -59,7 +59,7 @@ class PositionedAttention(nn.Module):
         query, key, value = parts[0], parts[1].flatten(2, 3), parts[2].flatten(2, 3)
         near_rows = self.rows[offsets(self.size, x.device)]
         near_columns = self.columns[offsets(self.size, x.device)]
-        per_row = query[:, :, 0, :, 0].numel() * key.shape[2]
+        per_row = self.heads * width * height * width
         block = self.size if windowed else max(1, MOST_BIASES // per_row)
         seen = [
             self._attend(query[:, :, i : i + block], key, value, near_rows[i : i + block], near_columns)
