@@ -15,9 +15,15 @@ from torch import Tensor
 PALETTE = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66)]
 
 
+def visible(image: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
+    """What a screen can show of a picture of any number of channels, on the CPU: the first three, or the first as grey."""
+    shown = image.detach().cpu()
+    return shown[:3] if len(shown) >= 3 else shown[:1].expand(3, -1, -1)
+
+
 def to_pil(image: Float[Tensor, "channels height width"], scale: int = 1) -> Image.Image:
     """A float picture in [0, 1] as an RGB PIL image, each pixel enlarged to `scale` x `scale`."""
-    array = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    array = (visible(image).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(array))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
@@ -99,7 +105,7 @@ class Detections(Prediction):
         top."""
         shown = [i for i in self.scores.argsort().tolist() if float(self.scores[i]) >= threshold]
         labels = self.labels.tolist()
-        tinted = image.detach().cpu().expand(3, -1, -1)
+        tinted = visible(image)
         for i in shown if self.masks is not None else []:
             tinted = _tinted(tinted, self.masks[i], PALETTE[labels[i] % len(PALETTE)])  # type: ignore[index]
         picture, scale = _enlarge(tinted)
@@ -129,8 +135,8 @@ class Segmentation(Prediction):
     def plot(self, image: Tensor) -> Image.Image:
         colours = torch.tensor([(0, 0, 0), *PALETTE], dtype=torch.float32) / 255
         tint = colours[self.semantic.cpu() % len(colours)].permute(2, 0, 1)
-        mixed = torch.where((self.semantic.cpu() > 0), 0.4 * image.cpu() + 0.6 * tint, image.cpu().expand(3, -1, -1))
-        return _enlarge(mixed)[0]
+        seen = visible(image)
+        return _enlarge(torch.where(self.semantic.cpu() > 0, 0.4 * seen + 0.6 * tint, seen))[0]
 
     def to_dict(self) -> dict[str, Any]:
         return {"semantic": self.semantic.cpu().tolist(), "names": self.names}
@@ -145,7 +151,7 @@ class Masks(Prediction):
 
     def plot(self, image: Tensor) -> Image.Image:
         """Each mask in a colour, the best on top."""
-        tinted = image.detach().cpu().expand(3, -1, -1)
+        tinted = visible(image)
         for i in reversed(range(len(self.masks))):
             tinted = _tinted(tinted, self.masks[i], PALETTE[i % len(PALETTE)])
         return _enlarge(tinted)[0]
@@ -170,7 +176,7 @@ class Panoptic(Prediction):
 
     def plot(self, image: Tensor) -> Image.Image:
         """Each segment in a colour of its own with a black border."""
-        tinted = image.detach().cpu().expand(3, -1, -1)
+        tinted = visible(image)
         segments = self.panoptic.cpu()
         for k in range(1, len(self.labels) + 1):
             tinted = _tinted(tinted, segments == k, PALETTE[(k - 1) % len(PALETTE)])
