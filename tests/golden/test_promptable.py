@@ -25,7 +25,7 @@ def test_only_the_mask_of_lowest_loss_learns():
     assert logits.grad[0, 1].abs().min() > 0
     assert float(logits.grad[0, [0, 2]].abs().max()) == 0
     focal, dice = mask_loss(logits[0].detach(), truth.expand(3, -1, -1).float())
-    assert float(losses["focal"] + losses["dice"]) == pytest.approx(float((20 * focal + dice).min()))
+    assert float((losses["focal"] + losses["dice"]).detach()) == pytest.approx(float((20 * focal + dice).min()))
 
 
 def test_every_predicted_iou_learns_from_the_true_one():
