@@ -100,9 +100,12 @@ def exact_sums(picture: Float[Tensor, "c h w"], kernels: Kernels, rows: int = 51
 
 
 def fast_sums(picture: Float[Tensor, "c h w"], kernels: Kernels, tolerance: float = 1e-3) -> Message:
-    """The same, each entry of the colour kernel within `tolerance`; see above."""
+    """The same, each entry of the colour kernel within `tolerance`; the exact ones where they are quicker, as in noise,
+    whose colours need a column for more than every sixteenth pixel."""
     size = picture.shape[1:]
-    factor = low_rank(picture.flatten(1).T / kernels.appearance_colours, tolerance)
+    factor = low_rank(picture.flatten(1).T / kernels.appearance_colours, tolerance, most=-(-size.numel() // 16))
+    if factor is None:
+        return exact_sums(picture, kernels)
     ones = torch.ones_like(factor[:, :1])
 
     def sums(values: Tensor, width: float, columns: Tensor) -> Tensor:
@@ -121,11 +124,13 @@ def fast_sums(picture: Float[Tensor, "c h w"], kernels: Kernels, tolerance: floa
     return _message(both, len(factor), kernels.normalized, picture)
 
 
-def low_rank(features: Float[Tensor, "n c"], tolerance: float) -> Float[Tensor, "n rank"]:
-    """L with |exp(-|f_i - f_j|^2 / 2) - (L L^T)_ij| at most `tolerance`, of as few columns as greedy pivots need."""
-    n = len(features)
-    left, columns = torch.ones(n).to(features), torch.zeros(n, 0).to(features)
-    while columns.shape[1] < n and float(left.max()) > tolerance:
+def low_rank(features: Float[Tensor, "n c"], tolerance: float, most: int) -> Float[Tensor, "n rank"] | None:
+    """L with |exp(-|f_i - f_j|^2 / 2) - (L L^T)_ij| at most `tolerance`, of as few columns as greedy pivots need; None
+    where `most` do not suffice."""
+    left, columns = torch.ones(len(features)).to(features), torch.zeros(len(features), 0).to(features)
+    while float(left.max()) > tolerance:
+        if columns.shape[1] == most:
+            return None
         pivot = left.argmax()
         entries = torch.exp(-0.5 * (features - features[pivot]).square().sum(1))
         column = (entries - columns @ columns[pivot]) / left[pivot].sqrt()
