@@ -101,7 +101,7 @@ def _fit_map(value: Tensor, contract: InputContract, fill: int) -> Tensor:
     resized = F.interpolate(maps[None].float(), size=inner, mode="nearest-exact")[0].to(value.dtype)
     if contract.resize == "letterbox":
         resized = F.pad(resized, (0, contract.width - inner[1], 0, contract.height - inner[0]), value=fill)
-    top, left = int(shift_y), int(shift_x)
+    top, left = round(-shift_y), round(-shift_x)
     resized = resized[:, top : top + contract.height, left : left + contract.width]
     return resized[0] if value.ndim == 2 else resized
 
