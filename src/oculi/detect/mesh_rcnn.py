@@ -40,6 +40,7 @@ from oculi.system import System
 from oculi.types import Batch, Losses
 
 VOXELS, OCCUPIED, EDGES, GRAPH_LAYERS = 12, 0.5, 0.2, 3
+FIRST_LOGIT = -2.0  # of voxels: meshes start small, and so quick
 
 
 class GraphConvolution(nn.Module):
@@ -106,6 +107,7 @@ class MeshRCNN(System):
         for _ in range(3):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
         self.voxels = nn.Sequential(*layers, nn.Conv2d(channels, VOXELS, 1))
+        nn.init.constant_(self.voxels[-1].get_parameter("bias"), FIRST_LOGIT)
         self.stages = nn.ModuleList(Refinement(channels, channels, stage == 0) for stage in range(stages))
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
