@@ -188,9 +188,9 @@ class FasterRCNN(System):
         anchors, (scores, deltas) = self.anchors(maps), self.rpn(maps)
         proposals, solid = self.propose(scores, deltas, anchors, size)
         regions = sample_regions(proposals, solid, truth, self.proposals // 2)
-        said = self.head(self.pool(maps, regions.boxes))
+        judged, moved = self.head(self.pool(maps, regions.boxes))
         first = self.rpn_loss(scores, deltas, torch.cat(anchors), truth)
-        return first | region_losses(*said, regions, truth), regions
+        return first | region_losses(judged, moved, regions, truth), regions
 
     def rpn_loss(
         self, scores: Float[Tensor, "b n"], deltas: Float[Tensor, "b n 4"], anchors: Float[Tensor, "n 4"], truth: Truth
