@@ -49,6 +49,8 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         c.width,
     )
     image = torch.rand(shape, generator=g)
+    y, x = torch.meshgrid(torch.arange(c.height) + 0.5, torch.arange(c.width) + 0.5, indexing="ij")
+    masks = torch.stack([(x > x1) & (x < x2) & (y > y1) & (y < y2) for x1, y1, x2, y2 in boxes[0].tolist()])
     return Batch(
         image=image,
         next_image=image.roll(1, -1),
@@ -59,6 +61,8 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         voxels=[block] * n,
         surface=[torch.rand(2, 32, 3, generator=own) * 2 - 1] * n,
         keypoints=[torch.cat([points, torch.full_like(points[..., :1], 2)], -1)] * n,
+        video=torch.stack([image, image.roll(2, -1)], 1),
+        video_masks=[torch.stack([masks, masks.roll(2, -1)], 1)] * n,
         semantic=torch.randint(0, classes, (n, c.height, c.width), generator=g),
         camera=camera,
     )
