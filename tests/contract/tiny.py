@@ -36,9 +36,6 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
     block = torch.zeros(2, 12, 12, 12, dtype=torch.bool)
     block[:, 4:8, 4:8, 4:8] = True
     own = torch.Generator().manual_seed(seed + 1)
-    masks = torch.zeros(2, c.height, c.width, dtype=torch.bool)
-    for mask, (left, top, right, bottom) in zip(masks, boxes[0].round().int().tolist(), strict=True):
-        mask[top:bottom, left:right] = True
     corners = torch.cat([boxes[0][:, :2], boxes[0][:, 2:]], 1).reshape(2, 2, 2)
     points = corners[:, torch.arange(system.config.get("keypoints") or 2) % 2]
     eyes = torch.tensor([[3.0, 0.5 * i, 1.0] for i in range(n)])

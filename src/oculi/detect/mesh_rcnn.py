@@ -32,7 +32,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.regions import Regions, Truth, padded
+from oculi.nn.detection import objects_of
+from oculi.nn.regions import Regions, padded
 from oculi.ops.cubify import cubify
 from oculi.ops.meshes import edges, nearest_distances, sample_surfaces
 from oculi.predictions import Meshes
@@ -144,7 +145,7 @@ class MeshRCNN(System):
             raise ValueError("batch.voxels, batch.surface: expected the shape of each object, got None")
         if any(len(v) and v.shape[1:] != (VOXELS,) * 3 for v in batch.voxels):
             raise ValueError(f"batch.voxels: expected {VOXELS} voxels each way, got {tuple(batch.voxels[0].shape[1:])}")
-        truth, maps = Truth.of(batch), self.features(batch.pictures)
+        truth, maps = objects_of(batch), self.features(batch.pictures)
         losses, regions = self.detector.learn(maps, truth, list(batch.pictures.shape[-2:]))
         return losses | self.shape_losses(maps, regions.foreground(), padded(batch.voxels), padded(batch.surface))
 
