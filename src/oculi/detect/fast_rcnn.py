@@ -18,18 +18,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oculi.backbones.resnet import ResNet
 from oculi.detect.selective_search import SelectiveSearch
 from oculi.input_contract import InputContract
+from oculi.nn.detection import answers, objects_of
 from oculi.nn.regions import (
     WEIGHTS,
     BoxHead,
     Pooling,
-    Truth,
     best_detections,
     pool_regions,
     region_losses,
@@ -92,12 +91,9 @@ class FastRCNN(System):
         return best_detections(boxes, scores.softmax(-1)[..., :-1] * real[..., None])
 
     def loss(self, batch: Batch) -> Losses:
-        truth = Truth.of(batch)
+        truth = objects_of(batch)
         regions = sample_regions(*self.search(batch.pictures), truth, self.sampled)
         return region_losses(*self.judge(self.features(batch.pictures), regions.boxes), regions, truth)
 
     def predict(self, batch: Batch) -> list[Detections]:
-        with torch.no_grad():
-            answers = zip(*self(batch.pictures, *self.search(batch.pictures)), strict=True)
-        found = [(boxes, scores, labels, scores > 0) for boxes, scores, labels in answers]
-        return [Detections(b[some], s[some], k[some], names=self.class_names) for b, s, k, some in found]
+        return answers(self(batch.pictures, *self.search(batch.pictures)), self.class_names)

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from oculi.backbones.resnet import ResNet
 from oculi.input_contract import InputContract
+from oculi.nn.detection import Truth, answers, objects_of
 from oculi.nn.fpn import FeaturePyramid
 from oculi.nn.regions import (
     BINS,
@@ -44,7 +45,6 @@ from oculi.nn.regions import (
     BoxHead,
     Pooling,
     Regions,
-    Truth,
     best_detections,
     pool_regions,
     region_losses,
@@ -180,7 +180,7 @@ class FasterRCNN(System):
     # the two duties ---------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> Losses:
-        truth = Truth.of(batch)
+        truth = objects_of(batch)
         return self.learn(self.features(batch.pictures), truth, list(batch.pictures.shape[-2:]))[0]
 
     def learn(self, maps: list[Tensor], truth: Truth, size: list[int]) -> tuple[Losses, Regions]:
@@ -188,9 +188,9 @@ class FasterRCNN(System):
         anchors, (scores, deltas) = self.anchors(maps), self.rpn(maps)
         proposals, solid = self.propose(scores, deltas, anchors, size)
         regions = sample_regions(proposals, solid, truth, self.proposals // 2)
-        said = self.head(self.pool(maps, regions.boxes))
+        judged, moved = self.head(self.pool(maps, regions.boxes))
         first = self.rpn_loss(scores, deltas, torch.cat(anchors), truth)
-        return first | region_losses(*said, regions, truth), regions
+        return first | region_losses(judged, moved, regions, truth), regions
 
     def rpn_loss(
         self, scores: Float[Tensor, "b n"], deltas: Float[Tensor, "b n 4"], anchors: Float[Tensor, "n 4"], truth: Truth
@@ -209,6 +209,4 @@ class FasterRCNN(System):
         }
 
     def predict(self, batch: Batch) -> list[Detections]:
-        answers = zip(*self(batch.image), strict=True)
-        found = [(boxes, scores, labels, scores > 0) for boxes, scores, labels in answers]
-        return [Detections(b[some], s[some], k[some], names=self.class_names) for b, s, k, some in found]
+        return answers(self(batch.pictures), self.class_names)

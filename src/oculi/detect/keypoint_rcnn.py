@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.regions import Pooling, Regions, Truth, padded
+from oculi.nn.detection import objects_of
+from oculi.nn.regions import Pooling, Regions, padded
 from oculi.ops.heatmaps import heatmap_cells, heatmap_peaks
 from oculi.predictions import Detections
 from oculi.system import System
@@ -105,7 +106,7 @@ class KeypointRCNN(System):
     def loss(self, batch: Batch) -> Losses:
         if batch.keypoints is None:
             raise ValueError("batch.keypoints: expected the keypoints of each object, got None")
-        truth, maps = Truth.of(batch), self.features(batch.pictures)
+        truth, maps = objects_of(batch), self.features(batch.pictures)
         losses, regions = self.detector.learn(maps, truth, list(batch.pictures.shape[-2:]))
         return losses | {"keypoints": self.keypoint_loss(maps, regions.foreground(), padded(batch.keypoints))}
 

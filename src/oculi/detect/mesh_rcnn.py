@@ -32,7 +32,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.regions import Regions, Truth, padded
+from oculi.nn.detection import objects_of
+from oculi.nn.regions import Regions, padded
 from oculi.ops.cubify import cubify
 from oculi.ops.meshes import edges, nearest_distances, sample_surfaces
 from oculi.predictions import Meshes
@@ -40,6 +41,7 @@ from oculi.system import System
 from oculi.types import Batch, Losses
 
 VOXELS, OCCUPIED, EDGES, GRAPH_LAYERS = 12, 0.5, 0.2, 3
+FIRST_LOGIT = -2.0  # of voxels: meshes start small, and so quick
 
 
 class GraphConvolution(nn.Module):
@@ -106,6 +108,7 @@ class MeshRCNN(System):
         for _ in range(3):
             layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
         self.voxels = nn.Sequential(*layers, nn.Conv2d(channels, VOXELS, 1))
+        nn.init.constant_(self.voxels[-1].get_parameter("bias"), FIRST_LOGIT)
         self.stages = nn.ModuleList(Refinement(channels, channels, stage == 0) for stage in range(stages))
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
@@ -142,7 +145,7 @@ class MeshRCNN(System):
             raise ValueError("batch.voxels, batch.surface: expected the shape of each object, got None")
         if any(len(v) and v.shape[1:] != (VOXELS,) * 3 for v in batch.voxels):
             raise ValueError(f"batch.voxels: expected {VOXELS} voxels each way, got {tuple(batch.voxels[0].shape[1:])}")
-        truth, maps = Truth.of(batch), self.features(batch.pictures)
+        truth, maps = objects_of(batch), self.features(batch.pictures)
         losses, regions = self.detector.learn(maps, truth, list(batch.pictures.shape[-2:]))
         return losses | self.shape_losses(maps, regions.foreground(), padded(batch.voxels), padded(batch.surface))
 

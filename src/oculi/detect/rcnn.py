@@ -30,7 +30,8 @@ from oculi.backbones.resnet import ResNet
 from oculi.classify.linear_svm import LinearSVM
 from oculi.detect.selective_search import SelectiveSearch
 from oculi.input_contract import InputContract
-from oculi.nn.regions import Truth, best_detections, sample_regions
+from oculi.nn.detection import answers, objects_of
+from oculi.nn.regions import best_detections, sample_regions
 from oculi.ops.boxes import box_iou, clip, decode, encode
 from oculi.ops.roi_align import roi_align
 from oculi.predictions import Detections
@@ -112,10 +113,10 @@ class RCNN(System):
         return best_detections(boxes, scores * real[..., None])
 
     def loss(self, batch: Batch) -> Losses:
-        truth = Truth.of(batch)
+        truth = objects_of(batch)
         regions = sample_regions(*self.search(batch.pictures), truth, self.sampled)
         rows = torch.arange(len(regions.boxes), device=regions.boxes.device)[:, None]
-        labels = torch.where(regions.positive, truth.labels[rows, regions.object], self.num_classes)
+        labels = torch.where(regions.positive, truth.kinds[rows, regions.object], self.num_classes)
         logits = self.head(self.embed_regions(batch.pictures, regions.boxes))
         sampled = regions.sampled.flatten()
         return {"classes": F.cross_entropy(logits[sampled], labels.flatten()[sampled])}
@@ -133,12 +134,12 @@ class RCNN(System):
 
     def _examples(self, batch: Batch) -> tuple[Tensor, ...]:
         """Of true boxes and some proposals: features, overlap with each class, deltas, class of the nearest, is it true."""
-        truth, columns = Truth.of(batch), []
+        truth, columns = objects_of(batch), []
         proposed, solid = self.search(batch.pictures)
         boxes, real = torch.cat([truth.boxes, proposed], 1), torch.cat([truth.real, solid], 1)
         overlaps = box_iou(boxes, truth.boxes).masked_fill(~truth.real[:, None], 0.0)
         best, nearest = overlaps.max(-1)
-        own = F.one_hot(truth.labels, self.num_classes).bool()
+        own = F.one_hot(truth.kinds, self.num_classes).bool()
         by_class = torch.where(own[:, None], overlaps[..., None], 0.0).amax(2)
         true = torch.arange(boxes.shape[1], device=boxes.device) < truth.boxes.shape[1]
         chance = torch.rand(best.shape, device=boxes.device) + true + (best >= REGRESSED)
@@ -152,7 +153,7 @@ class RCNN(System):
             self.embed_regions(batch.pictures, boxes[rows, kept]),
             by_class[rows, kept].flatten(0, 1),
             encode(safe, boxes[rows, kept]).flatten(0, 1),
-            torch.where(near, truth.labels[rows, nearest[rows, kept]], -1).flatten(),
+            torch.where(near, truth.kinds[rows, nearest[rows, kept]], -1).flatten(),
             true[kept].flatten(),
         ]
         return tuple(column[used] for column in columns)
@@ -189,7 +190,4 @@ class RCNN(System):
             movers[:-1, k], movers[-1, k] = weight.to(movers), (mean - middle @ weight).to(movers)
 
     def predict(self, batch: Batch) -> list[Detections]:
-        with torch.no_grad():
-            answers = zip(*self(batch.pictures, *self.search(batch.pictures)), strict=True)
-        found = [(boxes, scores, labels, scores > 0) for boxes, scores, labels in answers]
-        return [Detections(b[some], s[some], k[some], names=self.class_names) for b, s, k, some in found]
+        return answers(self(batch.pictures, *self.search(batch.pictures)), self.class_names)

@@ -81,7 +81,7 @@ def group(pixels: Float[Array, "h w 3"], regions: Array) -> Float[Array, "n 4"]:
         alike[i] = np.where(near[i], similarity(i, histograms, size, boxes, area), -np.inf)
     found = [boxes.copy()]
     for _ in range(count - 1):
-        i, j = np.unravel_index(alike.argmax(), alike.shape)
+        i, j = divmod(int(alike.argmax()), count)
         share = size[i] / (size[i] + size[j])
         histograms[i] = share * histograms[i] + (1 - share) * histograms[j]
         size[i] += size[j]

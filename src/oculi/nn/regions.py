@@ -24,36 +24,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from oculi.nn.detection import Truth
 from oculi.ops.anchors import match
 from oculi.ops.boxes import area, box_iou, encode
 from oculi.ops.nms import surviving
 from oculi.ops.roi_align import roi_align
 from oculi.ops.roi_pool import roi_pool
-from oculi.types import Batch, Losses
+from oculi.types import Losses
 
 FOREGROUND, SHARE, BINS, WEIGHTS = 0.5, 0.25, 7, (10, 10, 5, 5)
 LEAST_SCORE, LAST_NMS, MOST_CANDIDATES, MOST_DETECTIONS = 0.05, 0.5, 1000, 100
 BETA = 1 / 9
 Pooling = Literal["align", "align_shifted", "pool"]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The objects of each picture, padded; crowd regions are not `real`."""
-
-    boxes: Float[Tensor, "b g 4"]
-    labels: Int[Tensor, "b g"]
-    real: Bool[Tensor, "b g"]
-
-    @staticmethod
-    def of(batch: Batch) -> Truth:
-        """From a batch with boxes and labels, at least one place for each picture."""
-        if batch.boxes is None or batch.labels is None:
-            raise ValueError("batch.boxes, batch.labels: expected the objects of each picture, got None")
-        single = (
-            [~c for c in batch.crowd] if batch.crowd else [torch.ones_like(k, dtype=torch.bool) for k in batch.labels]
-        )
-        return Truth(padded(batch.boxes), padded(batch.labels), padded(single))
 
 
 def padded(values: Sequence[Tensor]) -> Tensor:
@@ -118,7 +100,7 @@ def region_losses(
     """Both losses of what the head says about n = b k regions."""
     rows = torch.arange(len(regions.boxes), device=scores.device)[:, None]
     sampled, positive = regions.sampled.flatten(), regions.positive.flatten()
-    labels = truth.labels[rows, regions.object].flatten()
+    labels = truth.kinds[rows, regions.object].flatten()
     objects, boxes = truth.boxes[rows, regions.object].flatten(0, 1), regions.boxes.flatten(0, 1)
     wanted = encode(objects[positive], boxes[positive], WEIGHTS)
     said = torch.where(positive, labels, scores.shape[1] - 1)

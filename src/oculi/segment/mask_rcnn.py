@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.regions import Regions, Truth, padded
+from oculi.nn.detection import Truth, objects_of
+from oculi.nn.regions import Regions, padded
 from oculi.ops.mask_paste import paste
 from oculi.ops.roi_align import roi_align
 from oculi.predictions import Detections
@@ -118,7 +119,7 @@ class MaskRCNN(System):
         """The detector's losses and that of the masks, from the pyramid of the batch's pictures."""
         if batch.masks is None:
             raise ValueError("batch.masks: expected a mask of each object, got None")
-        truth = Truth.of(batch)
+        truth = objects_of(batch)
         losses, regions = self.detector.learn(maps, truth, list(batch.pictures.shape[-2:]))
         return losses | {"masks": self.mask_loss(maps, regions.foreground(), truth, padded(batch.masks))}
 
@@ -130,7 +131,7 @@ class MaskRCNN(System):
         rows = torch.arange(len(masks), device=masks.device)[:, None].expand_as(regions.object)[regions.positive]
         own, boxes = regions.object[regions.positive], regions.boxes[regions.positive]
         said = self.masks(self.detector.pool(maps, regions.boxes, MASK_BINS)[positive])
-        logits = said[torch.arange(len(own), device=own.device), truth.labels[rows, own]]
+        logits = said[torch.arange(len(own), device=own.device), truth.kinds[rows, own]]
         whole = masks[rows, own][:, None].to(logits)
         wanted = roi_align(whole, boxes[:, None], 2 * MASK_BINS, aligned=self.exact)[:, 0, 0]
         total = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")

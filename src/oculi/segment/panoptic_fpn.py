@@ -39,17 +39,17 @@ class SemanticBranch(nn.Module):
 
     def __init__(self, channels: int, width: int, strides: list[int], classes: int):
         super().__init__()
-        self.levels = nn.ModuleList()
+        self.branches = nn.ModuleList()
         for stride in strides:
             doublings = (stride // strides[0]).bit_length() - 1
             sizes = [channels] + [width] * max(1, doublings)
-            self.levels.append(nn.ModuleList(_block(a, b) for a, b in pairwise(sizes)))
+            self.branches.append(nn.Sequential(*(_block(a, b) for a, b in pairwise(sizes))))
         self.logits = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: list[Tensor]) -> Float[Tensor, "b classes h w"]:
         total = torch.zeros((), device=maps[0].device)
-        for index, (x, blocks) in enumerate(zip(maps, self.levels, strict=False)):
-            for block in blocks:
+        for index, (x, blocks) in enumerate(zip(maps, self.branches, strict=False)):
+            for block in blocks.children():
                 x = block(x)
                 if index:
                     x = F.interpolate(x, scale_factor=2.0, mode="bilinear")

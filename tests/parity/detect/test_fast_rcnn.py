@@ -6,7 +6,8 @@ from torch import nn
 
 import oracles
 from oculi.detect.fast_rcnn import FastRCNN
-from oculi.nn.regions import Truth, region_losses, sample_regions
+from oculi.nn.detection import objects_of
+from oculi.nn.regions import region_losses, sample_regions
 from oculi.ops.nms import greedy_nms
 from oculi.ops.roi_pool import looked_up_roi_pool
 from oculi.types import Batch
@@ -66,7 +67,7 @@ def test_losses_and_gradients_equal_torchvisions(pair, monkeypatch):
     maps = system.features(batch.image)
     targets = [{"boxes": b, "labels": k + 1} for b, k in zip(batch.boxes, batch.labels, strict=True)]
     _, expected = theirs.train()({"0": maps[-1]}, list(boxes), [(SIZE, SIZE)] * 3, targets)
-    truth = Truth.of(batch)
+    truth = objects_of(batch)
     regions = sample_regions(boxes, torch.ones(boxes.shape[:2], dtype=torch.bool), truth, SAMPLED)
     losses = region_losses(*system.judge(maps, regions.boxes), regions, truth)
     for mine, other in (("classes", "loss_classifier"), ("boxes", "loss_box_reg")):
