@@ -24,11 +24,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oculi import system as saved
-from oculi.hub import fetching, timm, torchvision, transformers
+from oculi.hub import fetching, timm, torchvision, torchvision_segmenters, transformers
 from oculi.hub.renames import Description, build, nearest
 from oculi.system import BadCheckpoint, System
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+_FILES = {**torchvision.FILES, **torchvision_segmenters.FILES}
+_NETWORKS = {**torchvision.NETWORKS, **torchvision_segmenters.NETWORKS}
 
 
 def load(source: str | Path, system: type[System] | None = None, offline: bool = False) -> System:
@@ -43,7 +45,7 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
         return _from_files(files, str(source), path, system)
     if path.is_file():
         fetching.check_stated(path.name, path)
-        return _from_torchvision(torchvision.file_of(path), path)
+        return _from_torchvision(torchvision.file_of(path, _FILES, _NETWORKS), path)
     if isinstance(source, Path) or not _NAME.fullmatch(source):
         raise BadCheckpoint(f"{source}: no such folder or file, nor a published name such as timm/resnet50.a1_in1k")
     return _published(source, offline, system)
@@ -52,9 +54,9 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
 def _published(name: str, offline: bool, system: type[System] | None) -> System:
     owner, _, short = name.partition("/")
     if owner == "torchvision":
-        if short not in torchvision.FILES:
-            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(torchvision.FILES, short)}")
-        file = torchvision.FILES[short]
+        if short not in _FILES:
+            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(_FILES, short)}")
+        file = _FILES[short]
         fetched = fetching.from_url(name, torchvision.URL + file.name, offline)
         fetching.check(fetched)
         built = _from_torchvision(file, fetched.files[file.name])
@@ -68,7 +70,8 @@ def _published(name: str, offline: bool, system: type[System] | None) -> System:
 
 def _from_torchvision(file: torchvision.File, path: Path) -> System:
     tensors = read_tensors(path)
-    return build(_described(str(path), torchvision.describe, file, tensors), tensors, str(path))
+    tables = torchvision if file.network in torchvision.NETWORKS else torchvision_segmenters
+    return build(_described(str(path), tables.describe, file, tensors), tensors, str(path))
 
 
 def _from_files(files: Mapping[str, Path], source: str, folder: Path, system: type[System] | None) -> System:
