@@ -29,8 +29,6 @@ from oculi.hub.renames import Description, build, nearest
 from oculi.system import BadCheckpoint, System
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
-_FILES = {**torchvision.FILES, **torchvision_segmenters.FILES}
-_NETWORKS = {**torchvision.NETWORKS, **torchvision_segmenters.NETWORKS}
 
 
 def load(source: str | Path, system: type[System] | None = None, offline: bool = False) -> System:
@@ -45,7 +43,7 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
         return _from_files(files, str(source), path, system)
     if path.is_file():
         fetching.check_stated(path.name, path)
-        return _from_torchvision(torchvision.file_of(path, _FILES, _NETWORKS), path)
+        return _from_torchvision(_file_of(path), path)
     if isinstance(source, Path) or not _NAME.fullmatch(source):
         raise BadCheckpoint(f"{source}: no such folder or file, nor a published name such as timm/resnet50.a1_in1k")
     return _published(source, offline, system)
@@ -54,9 +52,10 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
 def _published(name: str, offline: bool, system: type[System] | None) -> System:
     owner, _, short = name.partition("/")
     if owner == "torchvision":
-        if short not in _FILES:
-            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(_FILES, short)}")
-        file = _FILES[short]
+        files = {**torchvision.FILES, **torchvision_segmenters.FILES}
+        if short not in files:
+            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(files, short)}")
+        file = files[short]
         fetched = fetching.from_url(name, torchvision.URL + file.name, offline)
         fetching.check(fetched)
         built = _from_torchvision(file, fetched.files[file.name])
@@ -66,6 +65,11 @@ def _published(name: str, offline: bool, system: type[System] | None) -> System:
         built = _from_files(fetched.files, name, next(iter(fetched.files.values())).parent, system)
     fetching.record(fetched)
     return built
+
+
+def _file_of(path: Path) -> torchvision.File:
+    files = {**torchvision.FILES, **torchvision_segmenters.FILES}
+    return torchvision.file_of(path, files, {**torchvision.NETWORKS, **torchvision_segmenters.NETWORKS})
 
 
 def _from_torchvision(file: torchvision.File, path: Path) -> System:
