@@ -218,6 +218,37 @@ class Panoptic(Prediction):
 
 
 @dataclass
+class Meshes(Prediction):
+    """Detected objects as triangle meshes, all in one: vertices x, y, z in the network's pixels, z from the object's middle
+    away from the camera; faces by vertex number, counter-clockwise from outside; `owner`: the object of each vertex.
+
+    rough: the vertices before they were refined.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    owner: Int[Tensor, " v"]
+    rough: Float[Tensor, "v 3"] | None = None
+    names: list[str] | None = None
+
+    def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
+        """The triangles of objects of at least `threshold` that face the camera, as wires."""
+        picture, scale = _enlarge(image)
+        draw = ImageDraw.Draw(picture)
+        corners = self.vertices[self.faces].cpu() * scale
+        a, b, c = corners.unbind(1)
+        toward = torch.linalg.cross(b - a, c - a)[:, 2] < 0
+        owner = self.owner[self.faces[:, 0]].cpu()
+        shown = toward & (self.scores.cpu()[owner] >= threshold) if len(owner) else toward
+        for triangle, k in zip(corners[shown].tolist(), self.labels.cpu()[owner[shown]].tolist(), strict=True):
+            draw.polygon([(x, y) for x, y, _ in triangle], outline=PALETTE[k % len(PALETTE)])
+        return picture
+
+
+@dataclass
 class Images(Prediction):
     """Pictures in [0, 1]: samples, renderings, reconstructions."""
 
