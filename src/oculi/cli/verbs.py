@@ -149,7 +149,7 @@ def predict(folder: str, pictures: list[str], out: str | None = None, json: bool
     from oculi.system import predict as answer
 
     system = _able(folder, "predict")
-    pictures = [str(file) for path in pictures for file in (pictures_in(Path(path)) or [Path(path)])]
+    pictures = [file for path in pictures for file in ([str(p) for p in pictures_in(Path(path))] or [path])]
     answers = answer(system, list(pictures))
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ LABEL_NOISE, BOX_NOISE = 0.25, 1.0
 
 def unsigmoid(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """log x / (1 - x), neither below 1e-5."""
-    return torch.log(x.clamp(1e-5, 1) / (1 - x).clamp(1e-5, 1))
+    return torch.log(x.clamp_min(1e-5) / (1 - x).clamp_min(1e-5))
 
 
 # losses --------------------------------------------------------------------------------------------------------------

@@ -65,12 +65,12 @@ def clicked(
     with evaluating(system):
         features = network.features(image[None])
         points, labels = centre(objects)[:, None], torch.ones(len(objects), 1, dtype=torch.int64)
-        fed, said, content, clicks = None, torch.zeros_like(objects), torch.zeros(len(objects), dtype=torch.bool), 0
+        said, content, clicks = torch.zeros_like(objects), torch.zeros(len(objects), dtype=torch.bool), 0
+        fed: Tensor | None = None
         for _ in range(patience):
             clicks += int((~content).sum())
-            logits, _ = network.best(features, Prompts(points[None], labels[None], masks=fed))
-            fed = logits
-            said = torch.where(content[:, None, None], said, network.enlarge(logits)[0] > 0)
+            fed, _ = network.best(features, Prompts(points[None], labels[None], masks=fed))
+            said = torch.where(content[:, None, None], said, network.enlarge(fed)[0] > 0)
             content = content | (paired_iou(said, objects) >= GOOD)
             if bool(content.all()):
                 break

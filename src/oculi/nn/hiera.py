@@ -48,9 +48,9 @@ class HieraBlock(nn.Module):
         parts = to_windows(normed, self.window) if self.window else normed
         query, key, value = self.query_key_value(parts).chunk(3, -1)
         query = halved(query) if self.pooled else query
-        heads = [t.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value)]
-        mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2).unflatten(1, query.shape[1:3])
-        mixed = self.out(mixed)
+        q, k, v = (t.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = self.out(mixed.unflatten(1, query.shape[1:3]))
         x = short + (from_windows(mixed, *short.shape[1:3]) if self.window else mixed)
         return x + self.mlp(self.norms[1](x))
 

@@ -155,8 +155,8 @@ class MaskDecoder(nn.Module):
     ) -> Decoded:
         """finer: SAM 2's encoder maps at four and two times the resolution, already through `fine` and `medium`."""
         prompts = tokens.shape[1]
-        own = [self.visible_token] if self.video else []
-        own = torch.cat([*own, self.quality_token, self.mask_tokens])
+        first = [self.visible_token] if self.video else []
+        own = torch.cat([*first, self.quality_token, self.mask_tokens])
         tokens = torch.cat([own.expand(*tokens.shape[:2], -1, -1), tokens], 2).flatten(0, 1)
         mixed = (image[:, None] + dense).expand(-1, prompts, -1, -1, -1).flatten(0, 1)
         tokens, seen = self.transformer(tokens, mixed.flatten(2).transpose(1, 2), places.flatten(1).transpose(0, 1))

@@ -20,11 +20,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
-from torch.nn import functional as F
 
 from oculi.ops.boxes import area, box_iou
 
-FEW, LEAST_BLOCK, LARGEST_BLOCK, PAIRS_AT_ONCE = 128, 32, 256, 1 << 16
+FEW, LEAST_BLOCK, LARGEST_BLOCK, PAIRS_AT_ONCE = 128, 64, 256, 1 << 16
 
 
 def greedy_nms(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], threshold: float) -> Int[Tensor, " kept"]:
@@ -61,56 +60,54 @@ def surviving_of_many(
     boxes: Float[Tensor, "*b n 4"], scores: Float[Tensor, "*b n"], groups: Int[Tensor, "*b n"], threshold: float
 ) -> Bool[Tensor, "*b n"]:
     """`surviving` by blocks of each group's best, with the memory of one block."""
-    flat, score, label = boxes.reshape(-1, 4), scores.flatten(), groups.flatten()
-    sets = torch.arange(scores.numel(), device=boxes.device) // max(1, scores.shape[-1])
-    left = score.argsort(descending=True, stable=True)
-    left = left[score[left] > -torch.inf]
-    left = left[label[left].argsort(stable=True)]
-    left = left[sets[left].argsort(stable=True)]  # set by set, group by group, best first
-    keep = torch.zeros_like(score, dtype=torch.bool)
-    size = LEAST_BLOCK
+    left, group = _by_group(scores, groups)
+    own = boxes.reshape(-1, 4)[left]
+    planes = torch.stack([*own.unbind(1), area(own)])  # left, top, right, bottom, area of those that are left
+    keep, size = torch.zeros(scores.numel(), dtype=torch.bool, device=boxes.device), LEAST_BLOCK
     while len(left):
-        same = (sets[left[1:]] == sets[left[:-1]]) & (label[left[1:]] == label[left[:-1]])
-        group = F.pad((~same).long(), (1, 0)).cumsum(0)
-        best, rest, group = _blocks(left, group, size)
-        settled = _settled(flat, best, threshold)
-        kept = torch.where(settled, best, -1)
-        keep[kept[settled]] = True
-        kept = kept.sort(1, descending=True).values[:, : int(settled.sum(1).max())]
-        left = rest[~_covered(flat, kept, rest, group, threshold)]
+        group, count = group.unique_consecutive(return_inverse=True, return_counts=True)[1:]
+        place = torch.arange(len(left), device=left.device) - (count.cumsum(0) - count)[group]
+        first = place < size
+        block, kept = _settled(planes[:, first], group[first], place[first], len(count), threshold)
+        keep[left[first]] = kept
+        rest = (~first).nonzero()[:, 0]
+        rest = rest[~_covered(block, planes[:, rest], group[rest], threshold)]
+        left, group, planes = left[rest], group[rest], planes[:, rest]
         size = min(2 * size, LARGEST_BLOCK)
     return keep.reshape(scores.shape)
 
 
-def _blocks(
-    left: Int[Tensor, " n"], group: Int[Tensor, " n"], size: int
-) -> tuple[Int[Tensor, "groups block"], Int[Tensor, " rest"], Int[Tensor, " rest"]]:
-    """The first of each group, filled up with -1, and the others with their group."""
-    count = group.bincount()
-    place = torch.arange(len(left), device=left.device) - (count.cumsum(0) - count)[group]
-    first = place < size
-    best = left.new_full((len(count), min(size, int(count.max()))), -1)
-    best[group[first], place[first]] = left[first]
-    return best, left[~first], group[~first]
+def _by_group(scores: Float[Tensor, "*b n"], groups: Int[Tensor, "*b n"]) -> tuple[Tensor, Tensor]:
+    """Indices into all sets together, set by set, group by group, best first, of what is there; and its group's number."""
+    score, label = scores.flatten(), groups.flatten()
+    order = score.argsort(descending=True, stable=True)
+    order = order[score[order] > -torch.inf]
+    if not len(order):
+        return order, order
+    low, high = (int(v) for v in label.aminmax())
+    number = torch.arange(len(label), device=label.device) // scores.shape[-1] * (high - low + 1) + label - low
+    if scores.ndim > 1 or low != high:
+        order = order[number[order].argsort(stable=True)]
+    return order, number[order]
 
 
 def _settled(
-    boxes: Float[Tensor, "n 4"], index: Int[Tensor, "groups block"], threshold: float
-) -> Bool[Tensor, "groups block"]:
-    """NMS of each row of indices, best first; -1 is never kept."""
-    there = index >= 0
-    planes = _planes(boxes, index)
-    rivals = _overlap([plane[:, :, None] for plane in planes], [plane[:, None] for plane in planes]) > threshold
-    return _fixed_point(rivals.triu_(1).to(boxes.dtype)) & there
+    planes: Float[Tensor, "5 n"], group: Int[Tensor, " n"], place: Int[Tensor, " n"], groups: int, threshold: float
+) -> tuple[Float[Tensor, "5 groups k"], Bool[Tensor, " n"]]:
+    """NMS of one block, box n being number `place` of its group: those kept, by group, and which they are."""
+    width = int(place.max()) + 1
+    block = planes.new_zeros(5, groups, width)
+    block[:, group, place] = planes  # a box that is all 0 overlaps none
+    keep = _fixed_point((_overlap(block[..., None], block[:, :, None]) > threshold).triu_(1).to(planes.dtype))
+    kept = keep[group, place]
+    number = kept.long().cumsum(0)
+    number = number - number[place == 0][group] + kept[place == 0][group].long() - 1  # among those kept of its group
+    some = planes.new_zeros(5, groups, int(number.max()) + 1)
+    some[:, group[kept], number[kept]] = planes[:, kept]
+    return some, kept
 
 
-def _planes(boxes: Tensor, index: Tensor) -> list[Tensor]:
-    """Left, top, right, bottom and area of boxes by index; all 0 where it is -1."""
-    own = boxes[index] * (index >= 0)[..., None]
-    return [*(side.contiguous() for side in own.unbind(-1)), area(own)]
-
-
-def _overlap(one: list[Tensor], other: list[Tensor]) -> Tensor:
+def _overlap(one: Float[Tensor, "5 ..."], other: Float[Tensor, "5 ..."]) -> Tensor:
     """IoU, in the arithmetic of `box_iou`, of planes that broadcast."""
     (x1, y1, x2, y2, size), (left, top, right, bottom, large) = one, other
     shared = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_min_(0)
@@ -119,20 +116,15 @@ def _overlap(one: list[Tensor], other: list[Tensor]) -> Tensor:
 
 
 def _covered(
-    boxes: Float[Tensor, "n 4"],
-    kept: Int[Tensor, "groups k"],
-    rest: Int[Tensor, " rest"],
-    group: Int[Tensor, " rest"],
-    threshold: float,
+    block: Float[Tensor, "5 groups k"], planes: Float[Tensor, "5 rest"], group: Int[Tensor, " rest"], threshold: float
 ) -> Bool[Tensor, " rest"]:
-    """Which of `rest` overlap a box that their group has kept."""
-    planes, own = _planes(boxes, kept), _planes(boxes, rest)
-    found = [rest.new_zeros(0, dtype=torch.bool)]
-    step = max(1, PAIRS_AT_ONCE // max(1, kept.shape[1]))
-    for start in range(0, len(rest), step):
+    """Which boxes overlap one that their group has kept."""
+    found = [group.new_zeros(0, dtype=torch.bool)]
+    step = max(1, PAIRS_AT_ONCE // block.shape[2])
+    for start in range(0, len(group), step):
         part = slice(start, start + step)
-        theirs = planes if len(kept) == 1 else [plane[group[part]] for plane in planes]
-        found.append((_overlap([plane[part, None] for plane in own], theirs) > threshold).any(1))
+        theirs = block if block.shape[1] == 1 else block[:, group[part]]
+        found.append((_overlap(planes[:, part, None], theirs) > threshold).any(1))
     return torch.cat(found)
 
 
@@ -174,5 +166,5 @@ def batched_nms(
     """NMS within each label: indices of the boxes kept, best first."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold: expected an overlap from 0 to 1, got {threshold}")
-    order = scores.argsort(descending=True, stable=True)
-    return order[surviving(boxes, scores, labels, threshold)[order]]
+    kept = surviving(boxes, scores, labels, threshold).nonzero()[:, 0]
+    return kept[scores[kept].argsort(descending=True, stable=True)]

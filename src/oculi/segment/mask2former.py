@@ -201,6 +201,8 @@ class Mask2Former(System):
         super().__init__(InputContract(image_size, image_size))
         if len(depths) != 4:
             raise ValueError(f"depths: expected four stages, got {depths}")
+        if image_size < 64:
+            raise ValueError(f"image_size: expected at least 64, so that stride 32 leaves a map, got {image_size}")
         if len(layers) != 2 or min(layers) < 1:
             raise ValueError(f"layers: expected those of the pixel decoder and of the decoder, got {layers}")
         if not all(0 <= k < num_classes for k in stuff):

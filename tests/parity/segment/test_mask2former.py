@@ -243,5 +243,7 @@ def test_bad_input_is_named():
         Mask2Former(depths=[1, 1])
     with pytest.raises(ValueError, match="layers"):
         Mask2Former(layers=[1])
+    with pytest.raises(ValueError, match="image_size"):
+        Mask2Former(image_size=32)
     with pytest.raises(ValueError, match="stuff"):
         Mask2Former(3, stuff=[3])

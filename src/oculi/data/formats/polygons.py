@@ -60,9 +60,14 @@ def crosses_itself(polygon: Sequence[float]) -> bool:
     """
     start = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     end = np.roll(start, -1, 0)
+    if not _cross(start, end):
+        return False
     walked = set(map(tuple, np.concatenate([start, end], 1).tolist()))
     single = np.array([(*e, *s) not in walked for s, e in zip(start.tolist(), end.tolist(), strict=True)])
-    start, end = start[single], end[single]
+    return _cross(start[single], end[single])
+
+
+def _cross(start: np.ndarray, end: np.ndarray) -> bool:
     along = end - start
     sides = []
     for point in (start, end):

@@ -17,6 +17,7 @@ Everingham, Van Gool, Williams, Winn, Zisserman: The Pascal Visual Object Classe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,10 +255,11 @@ def write(parts: Mapping[str, Dataset], folder: str | Path, class_names: Sequenc
         (root / name).mkdir(parents=True, exist_ok=True)
     for part, dataset in parts.items():
         stems = []
-        for file, sample in saved(dataset, root / "JPEGImages", lost, KEPT, used):
+        for file, given in saved(dataset, root / "JPEGImages", lost, KEPT, used):
+            sample = _fitting(given, file, lost)
             stems.append(Path(file).stem)
             with whole(root / "Annotations" / f"{stems[-1]}.xml") as stream:
-                stream.write(_xml(file, sample, names, lost))
+                stream.write(_xml(file, sample, names))
             _write_maps(root, stems[-1], sample, lost)
         for kind in kinds:
             with whole(root / "ImageSets" / kind / f"{part}.txt") as stream:
@@ -266,7 +268,25 @@ def write(parts: Mapping[str, Dataset], folder: str | Path, class_names: Sequenc
     return lost.lines()
 
 
-def _xml(file: str, sample: Sample, names: Sequence[str], lost: Problems) -> bytes:
+def _fitting(sample: Sample, file: str, lost: Problems) -> Sample:
+    """With boxes of whole pixels, and one of the objects that have class and box in common."""
+    assert sample.boxes is not None
+    assert sample.labels is not None
+    rounded = sample.boxes.double().round()
+    rounded[:, 2:] = torch.maximum(rounded[:, 2:], rounded[:, :2] + 1)
+    off = (rounded != sample.boxes).any(1).nonzero()[:, 0].tolist()
+    lost.add("boxes rounded to whole pixels", [f"{file} object {k + 1}" for k in off])
+    keys = [(label, *box) for label, box in zip(sample.labels.tolist(), rounded.tolist(), strict=True)]
+    kept = [k for k, key in enumerate(keys) if keys.index(key) == k]
+    twins = set(range(len(keys))) - set(kept)
+    lost.add("objects with class and box of another, left out", [f"{file} object {k + 1}" for k in sorted(twins)])
+    crowd = [] if sample.crowd is None else sample.crowd.nonzero()[:, 0].tolist()
+    lost.add("crowd regions, written as difficult objects", [f"{file} object {k + 1}" for k in crowd])
+    some = {name: getattr(sample, name) for name in ("labels", "masks", "crowd")}
+    return replace(sample, boxes=rounded[kept], **{name: v[kept] for name, v in some.items() if v is not None})
+
+
+def _xml(file: str, sample: Sample, names: Sequence[str]) -> bytes:
     assert sample.image is not None
     assert sample.boxes is not None
     assert sample.labels is not None
@@ -278,14 +298,7 @@ def _xml(file: str, sample: Sample, names: Sequence[str], lost: Problems) -> byt
         SubElement(size, name).text = str(value)
     SubElement(root, "segmented").text = str(int(sample.masks is not None))
     crowd = [False] * len(sample.boxes) if sample.crowd is None else sample.crowd.tolist()
-    rounded = sample.boxes.double().round()
-    rounded[:, 2:] = torch.maximum(rounded[:, 2:], rounded[:, :2] + 1)
-    off = (rounded != sample.boxes).any(1).nonzero()[:, 0].tolist()
-    lost.add("boxes rounded to whole pixels", [f"{file} object {k + 1}" for k in off])
-    lost.add(
-        "crowd regions, written as difficult objects", [f"{file} object {k + 1}" for k, c in enumerate(crowd) if c]
-    )
-    for box, label, difficult in zip(rounded.int().tolist(), sample.labels.tolist(), crowd, strict=True):
+    for box, label, difficult in zip(sample.boxes.int().tolist(), sample.labels.tolist(), crowd, strict=True):
         one = SubElement(root, "object")
         for name, text in (("name", names[label]), ("pose", "Unspecified"), ("truncated", "0")):
             SubElement(one, name).text = text

@@ -276,5 +276,5 @@ def _lines(sample: Sample, file: str, lost: Problems) -> list[str]:
             values = [v / (width, height)[i % 2] for i, v in enumerate(outline)] or values
         lines.append(" ".join([str(label), *map(repr, values)]))
     for twin in twice(lines):
-        lost.add("objects that stand there twice", [f"{file} object {lines.index(twin) + 1}"])
+        lost.add("objects with class and place of another, left out", [f"{file} object {lines.index(twin) + 1}"])
     return list(dict.fromkeys(lines))

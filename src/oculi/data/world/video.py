@@ -92,4 +92,5 @@ def load(
     for length in (train, validation, test):
         parts.append(WorldVideo(length, frames, size, seed, start, knobs, speed))
         start += length
-    return Splits(*parts)
+    train_part, validation_part, test_part = parts
+    return Splits(train_part, validation_part, test_part)
