@@ -79,13 +79,17 @@ def fit_sample(sample: Sample, contract: InputContract) -> Sample:
             changed[name] = contract.prepare(getattr(sample, name))
     if (height, width) == (contract.height, contract.width):
         return replace(sample, **changed)
-    for name in ("camera", "depth", "flow", "disparity", "normals"):
+    for name in ("camera", "depth", "flow", "disparity", "normals", "video"):
         if getattr(sample, name) is not None:
             raise ValueError(f"{name}: cannot be resized from {height}x{width} to {contract.height}x{contract.width}")
     if sample.boxes is not None:
         boxes = contract.boxes_to_input(sample.boxes, height, width)
         limits = boxes.new_tensor([contract.width, contract.height] * 2)
         changed["boxes"] = torch.minimum(boxes.clamp_min(0), limits)
+    if sample.keypoints is not None:
+        scale_x, scale_y, shift_x, shift_y = contract.scale(height, width)
+        factor, shift = (sample.keypoints.new_tensor(v) for v in ((scale_x, scale_y, 1), (shift_x, shift_y, 0)))
+        changed["keypoints"] = sample.keypoints * factor + shift
     for name, fill in (("masks", 0), ("semantic", 255), ("panoptic", 0)):
         value = getattr(sample, name)
         if value is not None:
