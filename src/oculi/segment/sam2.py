@@ -78,8 +78,8 @@ class Tracked:
 class Seen:
     """The maps of one frame, finest first."""
 
-    fine: Float[Tensor, "n eighth h w"]
-    medium: Float[Tensor, "n quarter h w"]
+    fine: Float[Tensor, "n eighth h4 w4"]
+    medium: Float[Tensor, "n quarter h2 w2"]
     coarse: Float[Tensor, "n channels h w"]
 
 
