@@ -118,7 +118,9 @@ class SAM(System):
         truth, real, tokens = self._asked(batch)
         features, dense = self.features(batch.pictures), self.prompts.dense(None)
         places = self.places(features)
-        masks, quality, said = [], [], truth
+        masks: list[Tensor] = []
+        quality: list[Tensor] = []
+        said = truth
         for click in [False, *clicking(self.clicks)]:
             if click:
                 tokens = torch.cat([tokens, self._click(said, truth)], 2)
