@@ -2,9 +2,10 @@ r"""One table of all backbones: accuracy of their recipes, parameters, multiply-
 
     python benchmarks/backbones_table.py --repetitions 5
 
-Accuracy is read from `results/backbones/`, the rest is measured on the network of each recipe: multiply-adds of one
-picture by `oculi.learn.inspection`, pictures a second of the forward pass in batches of 32, all networks in turn in one
-process, the median of the repetitions. Writes `results/backbones/README.md` and `results/backbones/accuracy.png`.
+Accuracy is read from `results/backbones/`, of those whose recipe is on other data also from `backbones_on_world.py`. The
+rest is measured on the same network: multiply-adds of one picture by `oculi.learn.inspection`, pictures a second of the
+forward pass in batches of 32, all networks in turn in one process, the median of the repetitions. Writes
+`results/backbones/README.md` and `results/backbones/accuracy.png`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from oculi import catalogue
+from oculi.catalogue import Recipe
 from oculi.learn.charts import points
 from oculi.learn.inspection import inspect
 from oculi.learn.training import build
@@ -34,37 +38,47 @@ def seconds(system: System, image: torch.Tensor) -> float:
         return time.perf_counter() - started
 
 
+def kept() -> list[tuple[Recipe, dict[str, Any]]]:
+    """Recipes on the World with accuracy and minutes, then those on other data."""
+    others = json.loads((FOLDER / "on_world.json").read_text(encoding="utf-8"))
+    found = []
+    for recipe in catalogue.recipes():
+        path = FOLDER / f"{recipe.id}.json"
+        if recipe.family != "backbones" or not path.is_file():
+            continue
+        result = json.loads(path.read_text(encoding="utf-8"))
+        found.append((recipe, {"accuracy": result["figures"]["accuracy"], "minutes": result["minutes"]}))
+        if recipe.id in others:
+            world = replace(recipe, arguments=others[recipe.id]["arguments"], data={"name": "world"})
+            found.append((world, others[recipe.id]))
+    return found
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
-    recipes = [r for r in catalogue.recipes() if r.family == "backbones" and (FOLDER / f"{r.id}.json").is_file()]
-    systems = {recipe.id: build(recipe) for recipe in recipes}
-    images = {
-        name: torch.rand(BATCH, s.contract.channels, s.contract.height, s.contract.width) for name, s in systems.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in systems}
+    found = kept()
+    systems = [build(recipe) for recipe, _ in found]
+    images = [torch.rand(BATCH, s.contract.channels, s.contract.height, s.contract.width) for s in systems]
+    times: list[list[float]] = [[] for _ in systems]
     for _ in range(options.repetitions + 1):  # the first is the warm-up
-        for name, system in systems.items():
-            times[name].append(seconds(system, images[name]))
-    rows = []
-    for recipe in recipes:
-        result = json.loads((FOLDER / f"{recipe.id}.json").read_text(encoding="utf-8"))
-        system, speed = systems[recipe.id], BATCH / statistics.median(times[recipe.id][1:])
-        source = recipe.data["name"]
-        rows.append(
-            {
-                "network": recipe.title,
-                "data": source,
-                "pixels": f"{system.contract.height}",
-                "accuracy": result["figures"]["accuracy"],
-                "minutes": result["minutes"],
-                "parameters": sum(p.numel() for p in system.parameters()),
-                "multiply-adds": inspect(system).multiply_adds,
-                "pictures/s": round(speed),
-            }
-        )
+        for system, image, own in zip(systems, images, times, strict=True):
+            own.append(seconds(system, image))
+    rows = [
+        {
+            "network": recipe.title,
+            "data": recipe.data["name"],
+            "pixels": system.contract.height,
+            "accuracy": result["accuracy"],
+            "minutes": result["minutes"],
+            "parameters": sum(p.numel() for p in system.parameters()),
+            "multiply-adds": inspect(system).multiply_adds,
+            "pictures/s": round(BATCH / statistics.median(own[1:])),
+        }
+        for (recipe, result), system, own in zip(found, systems, times, strict=True)
+    ]
     rows.sort(key=lambda row: (row["data"] != "world", -row["accuracy"]))
     lines = [
         "# Backbones",

@@ -3,7 +3,10 @@ r"""The input contract: how a picture becomes the network's tensor, the same bit
 A contract travels with the weights (`config.json`, the ONNX file's metadata). Pictures come in as paths, bytes, PIL
 images, HWC uint8 arrays or float tensors; `prepare` gives float32 in [0, 1], `channels x height x width`. Normalisation
 is not here: it is a buffer inside the model, so nobody can forget it. One resize everywhere: torch's antialiased uint8
-interpolation, which equals Pillow's bilinear to one level.
+interpolation, which equals Pillow's to one level.
+
+Files and PIL images are grey or RGB, and either becomes the other. Pictures of any other number of channels (depth beside
+colour, infrared, many spectral bands) come as arrays or tensors of just as many channels as the contract has.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True)
 class InputContract:
-    """`height`, `width` and `channels` (1 grey, 3 RGB) of the tensor and the rule that gets a picture there.
+    """`height`, `width` and `channels` (1 grey, 3 RGB, or any other number) of the tensor and the rule that gets a picture
+    there.
 
     resize: `stretch` changes the aspect ratio; `letterbox` keeps it and pads with `fill` right and below;
     `crop` scales the shorter side and cuts the centre, which is `crop_fraction` of that side (1 = all of it).
+    interpolation: bilinear, or bicubic where published weights were trained so.
     """
 
     height: int
@@ -44,15 +49,18 @@ class InputContract:
     resize: Literal["stretch", "letterbox", "crop"] = "stretch"
     fill: float = 0.5
     crop_fraction: float = 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1 pixel, got {getattr(self, name)}")
-        if self.channels not in (1, 3):
-            raise ValueError(f"channels: expected 1 (grey) or 3 (RGB), got {self.channels}")
+        if self.channels < 1:
+            raise ValueError(f"channels: expected at least 1, got {self.channels}")
         if self.resize not in ("stretch", "letterbox", "crop"):
             raise ValueError(f"resize: expected stretch, letterbox or crop, got {self.resize!r}")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation: expected bilinear or bicubic, got {self.interpolation!r}")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction: expected more than 0 and at most 1, got {self.crop_fraction}")
 
@@ -74,9 +82,8 @@ class InputContract:
     def scale(self, height: int, width: int) -> tuple[float, float, float, float]:
         """(scale_x, scale_y, shift_x, shift_y): original pixel coordinates * scale + shift = network coordinates."""
         inner_h, inner_w = self._inner_size(height, width)
-        shift_x = (self.width - inner_w) // 2 if self.resize == "crop" else 0
-        shift_y = (self.height - inner_h) // 2 if self.resize == "crop" else 0
-        return inner_w / width, inner_h / height, float(shift_x), float(shift_y)
+        top, left = self._corner(inner_h, inner_w) if self.resize == "crop" else (0, 0)
+        return inner_w / width, inner_h / height, 0.0 - left, 0.0 - top
 
     def boxes_to_input(self, boxes: Float[Tensor, "n 4"], height: int, width: int) -> Float[Tensor, "n 4"]:
         """Boxes on the original `height` x `width` picture, in the network's pixels."""
@@ -89,17 +96,31 @@ class InputContract:
         return (boxes - boxes.new_tensor([shift_x, shift_y] * 2)) / boxes.new_tensor([scale_x, scale_y] * 2)
 
     def _inner_size(self, height: int, width: int) -> tuple[int, int]:
+        """Before padding or cutting. The side that is cut beyond `crop_fraction` is rounded down, as torchvision does."""
         if self.resize == "stretch":
             return self.height, self.width
-        pick = min if self.resize == "letterbox" else max
-        factor = pick(self.height / height, self.width / width)
-        if self.resize == "crop":
-            factor /= self.crop_fraction
-        return max(1, round(height * factor)), max(1, round(width * factor))
+        tall, wide = self.height / height, self.width / width
+        if self.resize == "letterbox":
+            return max(1, round(height * min(tall, wide))), max(1, round(width * min(tall, wide)))
+        if tall >= wide:
+            inner = round(self.height / self.crop_fraction)
+            return inner, max(self.width, int(inner * width / height))
+        inner = round(self.width / self.crop_fraction)
+        return max(self.height, int(inner * height / width)), inner
+
+    def _corner(self, inner_h: int, inner_w: int) -> tuple[int, int]:
+        """Where the centre that is cut out begins, (top, left); a half is rounded to even, as torchvision does."""
+        return round((inner_h - self.height) / 2), round((inner_w - self.width) / 2)
 
     def _as_channels(self, pixels: UInt8[Tensor, "c h w"]) -> UInt8[Tensor, "channels h w"]:
         if pixels.shape[0] == self.channels:
             return pixels
+        if (len(pixels), self.channels) not in ((1, 3), (3, 1)):
+            count, (height, width) = self.channels, pixels.shape[1:]
+            wanted = f"{count} (an array of height x width x {count} or a tensor of {count} x height x width)"
+            raise BadImage(
+                f"picture: shape {len(pixels)} x {height} x {width}, but this system takes channels: {wanted}"
+            )
         if self.channels == 3:
             return pixels.expand(3, -1, -1)
         # ITU-R 601 luma in Pillow's own integer arithmetic, so that grey pictures agree with Pillow's convert("L")
@@ -112,16 +133,16 @@ class InputContract:
             size, wanted = f"{pixels.shape[2]}x{pixels.shape[1]}", f"{self.width}x{self.height}"
             raise BadImage(f"picture: {size} is too long and thin to be cut to {wanted}")
         if tuple(pixels.shape[1:]) != inner:
-            pixels = F.interpolate(pixels[None], size=inner, mode="bilinear", antialias=True)[0]
+            pixels = F.interpolate(pixels[None], size=inner, mode=self.interpolation, antialias=True)[0]
         if self.resize == "letterbox":
             pad = (0, self.width - inner[1], 0, self.height - inner[0])
             return F.pad(pixels, pad, value=round(self.fill * 255))
-        top, left = (inner[0] - self.height) // 2, (inner[1] - self.width) // 2
+        top, left = self._corner(*inner)
         return pixels[:, top : top + self.height, left : left + self.width]
 
 
 def read_pixels(picture: Picture) -> UInt8[Tensor, "channels height width"]:
-    """Any picture as uint8 `1 or 3 x height x width`. Raises BadImage when it cannot be one."""
+    """Any picture as uint8, 1 or 3 channels unless it is an array or a tensor of more. Raises BadImage for what is none."""
     if isinstance(picture, Tensor):
         return _from_tensor(picture)
     if isinstance(picture, np.ndarray):
@@ -174,15 +195,15 @@ def _from_array(array: np.ndarray) -> UInt8[Tensor, "channels height width"]:
         raise BadImage(f"array: expected uint8 in 0..255, got {array.dtype}; floats in [0, 1] come as a CHW tensor")
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise BadImage(f"array: expected height x width x 1 or 3, got shape {array.shape}")
+    if array.ndim != 3 or 0 in array.shape:
+        raise BadImage(f"array: expected height x width x channels, got shape {array.shape}")
     _check_size("array", *array.shape[:2])
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def _from_tensor(tensor: Tensor) -> UInt8[Tensor, "channels height width"]:
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or 0 in tensor.shape:
-        raise BadImage(f"tensor: expected 1 or 3 x height x width, got shape {tuple(tensor.shape)}")
+    if tensor.ndim != 3 or 0 in tensor.shape:
+        raise BadImage(f"tensor: expected channels x height x width, got shape {tuple(tensor.shape)}")
     _check_size("tensor", *tensor.shape[1:])
     if tensor.dtype == torch.uint8:
         return tensor

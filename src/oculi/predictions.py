@@ -15,9 +15,15 @@ from torch import Tensor
 PALETTE = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66)]
 
 
+def visible(image: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
+    """What a screen can show of a picture of any number of channels, on the CPU: the first three, or the first as grey."""
+    shown = image.detach().cpu()
+    return shown[:3] if len(shown) >= 3 else shown[:1].expand(3, -1, -1)
+
+
 def to_pil(image: Float[Tensor, "channels height width"], scale: int = 1) -> Image.Image:
     """A float picture in [0, 1] as an RGB PIL image, each pixel enlarged to `scale` x `scale`."""
-    array = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    array = (visible(image).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(array))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
@@ -94,12 +100,43 @@ class Detections(Prediction):
     keypoints: Float[Tensor, "n points 3"] | None = None  # x, y, score
     names: list[str] | None = None
 
+    def to_supervision(self) -> Any:
+        """As `supervision.Detections`: xyxy, mask, confidence, class_id and data["class_name"], which its trackers,
+        zones and annotators take. Keypoints have no place there. Raises ImportError where supervision is missing."""
+        try:
+            from supervision import Detections as Theirs
+        except ModuleNotFoundError as error:
+            raise ImportError("to_supervision: supervision is not installed: pip install supervision") from error
+        labels = self.labels.detach().cpu()
+        return Theirs(
+            xyxy=self.boxes.detach().cpu().float().numpy(),
+            mask=None if self.masks is None else self.masks.detach().cpu().numpy(),
+            confidence=self.scores.detach().cpu().float().numpy(),
+            class_id=labels.numpy(),
+            data={"class_name": np.array([_name(self.names, k) for k in labels.tolist()], dtype=str)},
+        )
+
+    @staticmethod
+    def from_supervision(theirs: Any, names: list[str] | None = None) -> Detections:
+        """From `supervision.Detections`, best first; scores are 1 and labels 0 where there are none."""
+        n = len(theirs.xyxy)
+        scores = np.ones(n) if theirs.confidence is None else theirs.confidence
+        labels = np.zeros(n) if theirs.class_id is None else theirs.class_id
+        order = np.argsort(-scores, kind="stable")
+        return Detections(
+            torch.from_numpy(theirs.xyxy[order]).float(),
+            torch.from_numpy(scores[order]).float(),
+            torch.from_numpy(labels[order]).long(),
+            None if theirs.mask is None else torch.from_numpy(np.asarray(theirs.mask)[order]).bool(),
+            names=names,
+        )
+
     def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
         """Boxes, and masks and keypoints where there are any, of at least `threshold` with class and score, the best on
         top."""
         shown = [i for i in self.scores.argsort().tolist() if float(self.scores[i]) >= threshold]
         labels = self.labels.tolist()
-        tinted = image.detach().cpu().expand(3, -1, -1)
+        tinted = visible(image)
         for i in shown if self.masks is not None else []:
             tinted = _tinted(tinted, self.masks[i], PALETTE[labels[i] % len(PALETTE)])  # type: ignore[index]
         picture, scale = _enlarge(tinted)
@@ -129,8 +166,8 @@ class Segmentation(Prediction):
     def plot(self, image: Tensor) -> Image.Image:
         colours = torch.tensor([(0, 0, 0), *PALETTE], dtype=torch.float32) / 255
         tint = colours[self.semantic.cpu() % len(colours)].permute(2, 0, 1)
-        mixed = torch.where((self.semantic.cpu() > 0), 0.4 * image.cpu() + 0.6 * tint, image.cpu().expand(3, -1, -1))
-        return _enlarge(mixed)[0]
+        seen = visible(image)
+        return _enlarge(torch.where(self.semantic.cpu() > 0, 0.4 * seen + 0.6 * tint, seen))[0]
 
     def to_dict(self) -> dict[str, Any]:
         return {"semantic": self.semantic.cpu().tolist(), "names": self.names}
@@ -145,7 +182,7 @@ class Masks(Prediction):
 
     def plot(self, image: Tensor) -> Image.Image:
         """Each mask in a colour, the best on top."""
-        tinted = image.detach().cpu().expand(3, -1, -1)
+        tinted = visible(image)
         for i in reversed(range(len(self.masks))):
             tinted = _tinted(tinted, self.masks[i], PALETTE[i % len(PALETTE)])
         return _enlarge(tinted)[0]
@@ -170,7 +207,7 @@ class Panoptic(Prediction):
 
     def plot(self, image: Tensor) -> Image.Image:
         """Each segment in a colour of its own with a black border."""
-        tinted = image.detach().cpu().expand(3, -1, -1)
+        tinted = visible(image)
         segments = self.panoptic.cpu()
         for k in range(1, len(self.labels) + 1):
             tinted = _tinted(tinted, segments == k, PALETTE[(k - 1) % len(PALETTE)])
@@ -178,6 +215,37 @@ class Panoptic(Prediction):
         border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
         border[1:] |= segments[1:] != segments[:-1]
         return _enlarge(tinted.masked_fill(border, 0))[0]
+
+
+@dataclass
+class Meshes(Prediction):
+    """Detected objects as triangle meshes, all in one: vertices x, y, z in the network's pixels, z from the object's middle
+    away from the camera; faces by vertex number, counter-clockwise from outside; `owner`: the object of each vertex.
+
+    rough: the vertices before they were refined.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    owner: Int[Tensor, " v"]
+    rough: Float[Tensor, "v 3"] | None = None
+    names: list[str] | None = None
+
+    def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
+        """The triangles of objects of at least `threshold` that face the camera, as wires."""
+        picture, scale = _enlarge(image)
+        draw = ImageDraw.Draw(picture)
+        corners = self.vertices[self.faces].cpu() * scale
+        a, b, c = corners.unbind(1)
+        toward = torch.linalg.cross(b - a, c - a)[:, 2] < 0
+        owner = self.owner[self.faces[:, 0]].cpu()
+        shown = toward & (self.scores.cpu()[owner] >= threshold) if len(owner) else toward
+        for triangle, k in zip(corners[shown].tolist(), self.labels.cpu()[owner[shown]].tolist(), strict=True):
+            draw.polygon([(x, y) for x, y, _ in triangle], outline=PALETTE[k % len(PALETTE)])
+        return picture
 
 
 @dataclass

@@ -41,14 +41,36 @@ class Sample:
     flow: Float[Tensor, "2 height width"] | None = None
     next_image: Float[Tensor, "channels height width"] | None = None
     right_image: Float[Tensor, "channels height width"] | None = None
+    video: Float[Tensor, "frames channels height width"] | None = None  # the first frame is `image`
+    video_masks: Bool[Tensor, "objects frames height width"] | None = None
     camera: Camera | None = None
     points: Float[Tensor, "points features"] | None = None
     boxes3d: Float[Tensor, "objects 7"] | None = None
+    voxels: Bool[Tensor, "objects depth height width"] | None = None
+    surface: Float[Tensor, "objects points 3"] | None = None
     caption: str | None = None
     questions: list[tuple[str, str]] | None = None
     referring: list[tuple[str, int]] | None = None
     id: str | None = None
     facts: dict[str, float | str] = field(default_factory=dict)
+
+
+@dataclass
+class Prompts:
+    """What to segment: p prompts for each picture, in the network's pixels; a kind that no prompt has is None.
+
+    labels of the points: 1 on the object, 0 beside it, -1 no point (padding), 2 and 3 the two corners of a box.
+    """
+
+    points: Float[Tensor, "batch prompts points 2"] | None = None
+    labels: Int[Tensor, "batch prompts points"] | None = None
+    boxes: Float[Tensor, "batch prompts 4"] | None = None
+    masks: Float[Tensor, "batch prompts rows columns"] | None = None  # logits, coarse, of an earlier answer
+    embeddings: Float[Tensor, "batch prompts width"] | None = None  # of a text or of a picture
+
+    def to(self, device: torch.device | str) -> Prompts:
+        """The same prompts on another device."""
+        return Prompts(**{f.name: _move(getattr(self, f.name), device) for f in fields(self)})
 
 
 @dataclass
@@ -70,15 +92,20 @@ class Batch:
     flow: Float[Tensor, "batch 2 height width"] | None = None
     next_image: Float[Tensor, "batch channels height width"] | None = None
     right_image: Float[Tensor, "batch channels height width"] | None = None
+    video: Float[Tensor, "batch frames channels height width"] | None = None
+    video_masks: list[Tensor] | None = None
     camera: Camera | None = None
     points: list[Tensor] | None = None
     boxes3d: list[Tensor] | None = None
+    voxels: list[Tensor] | None = None  # of each object's own cube, see data/world/solids.py
+    surface: list[Tensor] | None = None  # points on it, the cube being [-1, 1] each way
     caption: list[str] | None = None
     questions: list[list[tuple[str, str]]] | None = None
     referring: list[list[tuple[str, int]]] | None = None
     id: list[str] | None = None
     facts: list[dict[str, float | str]] | None = None
     support: Batch | None = None  # few-shot: the labelled examples of the episode, the queries being `image`
+    prompts: Prompts | None = None  # of promptable segmentation
     transitions: dict[str, Tensor] | None = None  # reinforcement learning: observation, action, advantage, ...
 
     def __len__(self) -> int:
@@ -129,10 +156,13 @@ _RAGGED = {
     "boxes",
     "labels",
     "masks",
+    "video_masks",
     "crowd",
     "keypoints",
     "points",
     "boxes3d",
+    "voxels",
+    "surface",
     "caption",
     "questions",
     "referring",
@@ -157,7 +187,7 @@ def _join(name: str, values: list[Any]) -> Any:
 
 
 def _move(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, Tensor | Camera | Batch):
+    if isinstance(value, Tensor | Camera | Prompts | Batch):
         return value.to(device)
     if isinstance(value, dict):
         return {key: _move(item, device) for key, item in value.items()}

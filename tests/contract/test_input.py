@@ -8,7 +8,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from oculi.data.datasets import Splits
+from oculi.data.datasets import Splits, fit_sample
 from oculi.input_contract import InputContract, read_pixels
 from oculi.learn.evaluation import evaluate
 from oculi.predictions import Classes
@@ -21,8 +21,9 @@ CONTRACTS = [
     InputContract(24, 40),
     InputContract(33, 31, channels=1, resize="letterbox", fill=0.3),
     InputContract(20, 20, resize="crop"),
+    InputContract(21, 21, resize="crop", crop_fraction=0.9, interpolation="bicubic"),
 ]
-RULES = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: f"{c.resize}-{c.channels}")
+RULES = pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: f"{c.resize}-{c.channels}-{c.interpolation}")
 
 
 class Seen(System):
@@ -102,3 +103,20 @@ def test_grey_pictures_too(contract):
     first = contract.prepare(grey)
     assert torch.equal(first, contract.prepare(Image.fromarray(grey)))
     assert torch.equal(first, contract.prepare(torch.from_numpy(grey.copy())[None]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 61), (57, 33), (50, 50)])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
+def test_masks_and_boxes_follow_the_picture(resize, height, width):
+    """A white rectangle stays under its mask and its box, whatever is cut or padded."""
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[:, 10:30, 8:28] = True
+    box = torch.tensor([[8.0, 10, 28, 30]])
+    contract = InputContract(31, 28, resize=resize, fill=0.0)
+    fitted = fit_sample(Sample(image=mask.expand(3, -1, -1).float(), boxes=box, masks=mask), contract)
+    white = fitted.image[0] > 0.5
+    assert int((white != fitted.masks[0]).sum()) <= int(white.any(0).sum() + white.any(1).sum())  # half the border
+    left, top, right, bottom = fitted.boxes[0].tolist()
+    rows, columns = white.any(1).nonzero()[:, 0], white.any(0).nonzero()[:, 0]
+    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    assert max(abs(a - float(b)) for a, b in zip((left, top, right, bottom), found, strict=True)) <= 1

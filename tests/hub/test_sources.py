@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
 import oculi
 from hub.checkpoints import (
@@ -15,6 +17,9 @@ from hub.checkpoints import (
 )
 from oculi.backbones.resnet import ResNet
 from oculi.backbones.vit import ViT
+from oculi.hub.timm import describe as describe_timm
+from oculi.hub.transformers import _contract
+from oracles import timm
 
 
 def test_timm_resnet(tmp_path):
@@ -24,7 +29,8 @@ def test_timm_resnet(tmp_path):
     assert not ours.training
     assert_equal_outputs(ours, theirs)
     contract = ours.contract
-    assert (contract.height, contract.width, contract.resize, contract.crop_fraction) == (224, 224, "crop", 0.95)
+    assert (contract.height, contract.width, contract.resize) == (224, 224, "crop")
+    assert contract.crop_fraction == 224 / 235
     torch.testing.assert_close(ours.pixel_mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
     torch.testing.assert_close(ours.pixel_std.flatten(), torch.tensor([0.229, 0.224, 0.225]))
     assert ours.config["num_classes"] == 7
@@ -116,7 +122,7 @@ def test_a_loaded_system_is_saved_and_loaded_like_any_other(tmp_path):
     oculi.save(oculi.load(tmp_path / "theirs"), tmp_path / "ours")
     again = oculi.load(tmp_path / "ours")
     assert_equal_outputs(again, theirs)
-    assert again.contract.crop_fraction == 0.95
+    assert again.contract.crop_fraction == 224 / 235
 
 
 def test_files_without_the_batch_counters_load(tmp_path):
@@ -134,3 +140,36 @@ def test_pictures_of_a_pretrained_bin(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     edit(tmp_path, architecture="resnet18")
     assert_equal_outputs(oculi.load(tmp_path), theirs)
+
+
+PHOTOGRAPHS = pytest.mark.parametrize(("height", "width"), [(151, 203), (300, 451), (224, 224), (260, 97)])
+
+
+def photograph(height, width):
+    return Image.fromarray(data.astronaut()[60 : 60 + height, 20 : 20 + width])
+
+
+@PHOTOGRAPHS
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0", "vgg11"])  # bicubic 0.95, bicubic 0.875, bilinear
+def test_pictures_are_prepared_as_timm_does(name, height, width):
+    library = timm()
+    settings = library.create_model(name, num_classes=0, pretrained=False).pretrained_cfg
+    transform = library.data.create_transform(**library.data.resolve_data_config(settings))
+    described = describe_timm({"architecture": name, "num_classes": 0, "pretrained_cfg": settings}, {}, name)
+    assert described.contract.interpolation == settings["interpolation"]
+    mean, std = (torch.tensor(settings[key])[:, None, None] for key in ("mean", "std"))
+    expected = transform(photograph(height, width)) * std + mean
+    difference = described.contract.prepare(photograph(height, width)) - expected
+    assert float(difference.abs().max()) * 255 < 1.01  # one level: Pillow's arithmetic and torch's
+    assert float((difference.abs() * 255 > 0.5).float().mean()) < 0.02
+
+
+@PHOTOGRAPHS
+def test_pictures_are_prepared_as_transformers_does(height, width):
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+
+    settings = {key: value for key, value in CONVNEXT_PREPROCESSOR.items() if key != "feature_extractor_type"}
+    processor = ConvNextImageProcessorPil(**settings, do_rescale=True)
+    expected = processor(photograph(height, width), return_tensors="np", do_normalize=False)["pixel_values"][0]
+    found = _contract(CONVNEXT_PREPROCESSOR, 3, "").prepare(photograph(height, width))
+    assert abs(found.numpy() - expected).max() * 255 < 1.01

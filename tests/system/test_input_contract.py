@@ -91,7 +91,10 @@ def lying_png() -> bytes:
         (lying_png(), "pixels"),
         ("nowhere.png", "no such file"),
         (np.zeros((4, 4, 3), np.float32), "uint8"),
-        (np.zeros((4, 4, 2), np.uint8), "shape"),
+        (np.zeros((4, 4, 2), np.uint8), "shape 2 x 4 x 4, but this system takes channels: 3"),
+        (np.zeros((4, 4, 4), np.uint8), "shape 4 x 4 x 4"),
+        (np.zeros((3, 4, 5), np.uint8), "an array of height x width x 3"),
+        (torch.zeros(2, 4, 4), "a tensor of 3 x height x width"),
         (np.zeros((0, 4, 3), np.uint8), "shape"),
         (torch.full((3, 4, 4), float("nan")), "NaN"),
         (torch.full((3, 4, 4), 2.0), r"\[0, 1\]"),
@@ -103,11 +106,32 @@ def test_what_is_no_picture_gets_one_clear_error(bad, message):
         CONTRACT.prepare(bad)
 
 
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("channels", [2, 4, 7])
+def test_any_number_of_channels_each_as_a_grey_picture_alone(channels, resize):
+    array = np.random.default_rng(1).integers(0, 256, (33, 21, channels), dtype=np.uint8)
+    prepared = InputContract(16, 24, channels, resize).prepare(array)
+    assert prepared.shape == (channels, 16, 24)
+    alone = InputContract(16, 24, 1, resize)
+    assert all(torch.equal(prepared[k], alone.prepare(array[..., k])[0]) for k in range(channels))
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    assert torch.equal(InputContract(16, 24, channels, resize).prepare(tensor.float() / 255), prepared)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "RGBA"])
+def test_a_picture_file_has_no_fourth_channel(kind, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture()).convert(kind).save(path)
+    for spelled in (path, path.read_bytes(), Image.open(path)):
+        with pytest.raises(BadImage, match="an array of height x width x 4 or a tensor of 4 x height"):
+            InputContract(16, 24, channels=4).prepare(spelled)
+
+
 def test_one_pixel_is_a_picture():
     assert read_pixels(png(np.zeros((1, 1, 3), np.uint8))).shape == (3, 1, 1)
 
 
-@pytest.mark.parametrize("wrong", [{"height": 0}, {"channels": 2}, {"resize": "squash"}])
+@pytest.mark.parametrize("wrong", [{"height": 0}, {"channels": 0}, {"resize": "squash"}])
 @pytest.mark.unchecked
 def test_impossible_contracts_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -17,7 +17,7 @@ def detections():
         torch.tensor([0.9, 0.5, 0.1, 0.4]),
         torch.tensor([0, 1, 2, 9]),
         masks,
-        ["cat", "dog", "cow"],
+        names=["cat", "dog", "cow"],
     )
 
 

@@ -23,7 +23,8 @@ Between stages every 2x2 of tokens is put side by side and mapped to twice the w
 
 The defaults are Swin-T; its authors train T, S, B with stochastic depth 0.2, 0.3, 0.5. Any size: a map is padded with
 zeros, after the norm, to whole windows, and to even sides before it is merged. Differs from the paper as torchvision
-does: padded tokens may be attended to, and a map no larger than a window is not shifted.
+does: padded tokens may be attended to, and a map no larger than a window is not shifted; and in the initial weights, which
+are torch's own: their deviation, 0.58 / sqrt(inputs), is the paper's 0.02 at 768 channels and fits narrow networks as well.
 
 Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo: Swin Transformer, 2021, arXiv:2103.14030.
 """
@@ -193,10 +194,8 @@ class Swin(System):
         self.norm = nn.LayerNorm(self.channels[-1])
         self.head = nn.Linear(self.channels[-1], num_classes) if num_classes else nn.Identity()
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""

@@ -79,13 +79,17 @@ def fit_sample(sample: Sample, contract: InputContract) -> Sample:
             changed[name] = contract.prepare(getattr(sample, name))
     if (height, width) == (contract.height, contract.width):
         return replace(sample, **changed)
-    for name in ("camera", "depth", "flow", "disparity", "normals"):
+    for name in ("camera", "depth", "flow", "disparity", "normals", "video"):
         if getattr(sample, name) is not None:
             raise ValueError(f"{name}: cannot be resized from {height}x{width} to {contract.height}x{contract.width}")
     if sample.boxes is not None:
         boxes = contract.boxes_to_input(sample.boxes, height, width)
         limits = boxes.new_tensor([contract.width, contract.height] * 2)
         changed["boxes"] = torch.minimum(boxes.clamp_min(0), limits)
+    if sample.keypoints is not None:
+        scale_x, scale_y, shift_x, shift_y = contract.scale(height, width)
+        factor, shift = (sample.keypoints.new_tensor(v) for v in ((scale_x, scale_y, 1), (shift_x, shift_y, 0)))
+        changed["keypoints"] = sample.keypoints * factor + shift
     for name, fill in (("masks", 0), ("semantic", 255), ("panoptic", 0)):
         value = getattr(sample, name)
         if value is not None:
@@ -101,7 +105,7 @@ def _fit_map(value: Tensor, contract: InputContract, fill: int) -> Tensor:
     resized = F.interpolate(maps[None].float(), size=inner, mode="nearest-exact")[0].to(value.dtype)
     if contract.resize == "letterbox":
         resized = F.pad(resized, (0, contract.width - inner[1], 0, contract.height - inner[0]), value=fill)
-    top, left = int(shift_y), int(shift_x)
+    top, left = round(-shift_y), round(-shift_x)
     resized = resized[:, top : top + contract.height, left : left + contract.width]
     return resized[0] if value.ndim == 2 else resized
 

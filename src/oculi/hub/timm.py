@@ -1,11 +1,11 @@
 r"""timm's checkpoints: `config.json` (architecture, model_args, pretrained_cfg) beside `model.safetensors`.
 
-The centre is cut as timm does (`crop_pct`, `crop_mode`), always resized bilinearly, where most of timm's
-configurations say bicubic.
+The centre is cut and resized as timm does (`crop_pct`, `crop_mode`, `interpolation`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -214,8 +214,21 @@ def describe(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: s
         height, width = size if isinstance(size, list) else (size, size)
     resize = MODES.get(settings.get("crop_mode", "center"), "crop")
     fraction = settings.get("crop_pct", 0.875) if resize == "crop" else 1.0
+    fraction = min(height, width) / math.floor(
+        min(height, width) / fraction
+    )  # timm resizes to whole pixels, rounded down
     channels = options.get("in_chans", channels)
     arguments = {"num_classes": config["num_classes"], "image_size": height, "in_channels": channels}
-    contract = InputContract(height, width, channels, resize, crop_fraction=fraction)
+    contract = InputContract(
+        height, width, channels, resize, crop_fraction=fraction, interpolation=_interpolation(settings, source)
+    )
     names = settings.get("label_names")
     return Description(layout, contract, settings["mean"], settings["std"], names, arguments)
+
+
+def _interpolation(settings: Mapping[str, Any], source: str) -> Literal["bilinear", "bicubic"]:
+    """timm's own word; `random` is what training did."""
+    name = settings.get("interpolation", "bilinear")
+    if name not in ("bilinear", "bicubic", "random"):
+        raise BadCheckpoint(f"{source}: interpolation: expected bilinear or bicubic, got {name}")
+    return "bicubic" if name == "bicubic" else "bilinear"

@@ -1,13 +1,13 @@
 r"""transformers' checkpoints: `config.json` and `preprocessor_config.json` beside `model.safetensors`.
 
 The preprocessor says how pictures get to the network's size and are normalised; without it the weights are of no use,
-so it is required. Pictures are resized bilinearly, whatever its `resample` says.
+so it is required.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -168,7 +168,7 @@ def describe(config: Config, preprocessor: Config, tensors: Tensors, source: str
 
 def _contract(preprocessor: Config, channels: int, source: str) -> InputContract:
     """`size` is a number, {height, width} or {shortest_edge}; the crop is `crop_size`, or `crop_pct` as in ConvNeXt."""
-    size = preprocessor["size"]
+    size, how = preprocessor["size"], _interpolation(preprocessor, source)
     if isinstance(size, int):
         kind = str(preprocessor.get("image_processor_type") or preprocessor.get("feature_extractor_type"))
         stretched = preprocessor.get("crop_pct") is None and not kind.startswith("ConvNext")
@@ -177,15 +177,27 @@ def _contract(preprocessor: Config, channels: int, source: str) -> InputContract
         crop = preprocessor["crop_size"]
         height, width = (crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"])
         shortest = size.get("shortest_edge") or min(size["height"], size["width"])
-        return InputContract(height, width, channels, "crop", crop_fraction=max(height, width) / shortest)
+        return InputContract(
+            height, width, channels, "crop", crop_fraction=max(height, width) / shortest, interpolation=how
+        )
     if "height" in size:
-        return InputContract(size["height"], size["width"], channels)
+        return InputContract(size["height"], size["width"], channels, interpolation=how)
     if "shortest_edge" in size:
         edge = size["shortest_edge"]
         if edge >= 384:  # ConvNeXt's rule: large pictures are stretched, not cut
-            return InputContract(edge, edge, channels)
-        return InputContract(edge, edge, channels, "crop", crop_fraction=preprocessor.get("crop_pct") or 224 / 256)
+            return InputContract(edge, edge, channels, interpolation=how)
+        fraction = preprocessor.get("crop_pct") or 224 / 256
+        return InputContract(edge, edge, channels, "crop", crop_fraction=fraction, interpolation=how)
     raise BadCheckpoint(f"{source}: size: expected height and width or shortest_edge, got {size}")
+
+
+def _interpolation(preprocessor: Config, source: str) -> Literal["bilinear", "bicubic"]:
+    """`resample` is one of Pillow's numbers."""
+    known: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
+    number = preprocessor.get("resample", 2)
+    if number not in known:
+        raise BadCheckpoint(f"{source}: resample: expected 2 (bilinear) or 3 (bicubic), got {number}")
+    return known[number]
 
 
 def _class_names(config: Config) -> list[str] | None:

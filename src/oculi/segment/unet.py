@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
+from oculi.nn.segmentation_losses import Criterion, segmentation_loss
 from oculi.predictions import Segmentation
 from oculi.system import System
-from oculi.types import IGNORE, Batch, Losses
+from oculi.types import Batch, Losses
 
 
 def double_conv(inputs: int, outputs: int, padded: bool, norm: bool) -> nn.Sequential:
@@ -50,7 +51,7 @@ class UNet(System):
     """U-Net for semantic segmentation. The defaults are the paper's widths, padded, with batch norm.
 
     width: channels of the first level; levels: resolutions, 5 in the paper; padded, norm: see above;
-    skips: False drops the concatenated maps, to see what they are worth.
+    skips: False drops the concatenated maps, to see what they are worth; criterion: cross_entropy, dice, iou or tversky.
     """
 
     answer = Segmentation
@@ -65,13 +66,14 @@ class UNet(System):
         skips: bool = True,
         in_channels: int = 3,
         image_size: int = 256,
+        criterion: Criterion = "cross_entropy",
     ):
         super().__init__(InputContract(image_size, image_size, in_channels))
         if levels < 2:
             raise ValueError(f"levels: expected at least 2, got {levels}")
         if padded and image_size % 2 ** (levels - 1):
             raise ValueError(f"image_size: expected a multiple of {2 ** (levels - 1)}, got {image_size}")
-        self.levels, self.padded, self.skips = levels, padded, skips
+        self.levels, self.padded, self.skips, self.criterion = levels, padded, skips, criterion
         widths = [width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(
             double_conv(inputs, outputs, padded, norm) for inputs, outputs in zip([in_channels, *widths], widths)
@@ -91,7 +93,11 @@ class UNet(System):
 
     def network(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes h2 w2"]:
         """Logits as the layers give them: of the input's size if padded, of its middle if not."""
-        *finer, x = self.features(image)
+        return self.decode(self.features(image))
+
+    def decode(self, maps: list[Tensor]) -> Float[Tensor, "b classes h2 w2"]:
+        """Logits from the encoder's maps, finest first, and nothing else: they are the state between the two halves."""
+        *finer, x = maps
         for up, merge, skip in zip(self.up, self.merge, reversed(finer), strict=True):
             x = up(x)
             x = merge(torch.cat([center_crop(skip, *x.shape[-2:]), x], 1) if self.skips else x)
@@ -110,11 +116,7 @@ class UNet(System):
         return center_crop(self.network(F.pad(image, sides, mode="reflect")), height, width)
 
     def loss(self, batch: Batch) -> Losses:
-        if batch.semantic is None:
-            raise ValueError("batch.semantic: expected a class per pixel, got None")
-        logits, target = self(batch.image), batch.semantic.long()
-        known = (target != IGNORE).sum().clamp_min(1)
-        return {"cross_entropy": F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum") / known}
+        return segmentation_loss(self(batch.image), batch.semantic, self.criterion)
 
     def predict(self, batch: Batch) -> list[Segmentation]:
         probabilities = self(batch.image).softmax(1)

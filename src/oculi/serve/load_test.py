@@ -26,7 +26,7 @@ from typing import Any
 import uvicorn
 from PIL import Image
 
-from oculi.input_contract import Picture, read_pixels
+from oculi.input_contract import BadImage, Picture, read_pixels
 from oculi.metrics.latency import latency, throughput
 from oculi.serve.protocol import Limits
 from oculi.serve.server import create_app, listening
@@ -176,6 +176,8 @@ def png(picture: Picture) -> bytes:
     if isinstance(picture, str | Path):
         return Path(picture).read_bytes()
     pixels = read_pixels(picture)
+    if len(pixels) not in (1, 3):
+        raise BadImage(f"picture: a file holds 1 or 3 channels, got {len(pixels)}")
     stream = io.BytesIO()
     Image.fromarray(pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()).save(
         stream, "PNG"

@@ -88,7 +88,9 @@ def export(
     path = Path(path)
     if not path.parent.is_dir():
         raise ExportRefused(f"path: the folder {path.parent} does not exist")
-    images = system.contract.batch(_enough(pictures or sample_pictures())).to(system.device)
+    images = system.contract.batch(_enough(pictures or sample_pictures(channels=system.contract.channels))).to(
+        system.device
+    )
     with evaluating(system):
         expected = _forward(system, images)
         with replacing(path) as temporary:
@@ -106,13 +108,17 @@ def export(
     return ExportReport(str(path), difference, decided, len(images), path.stat().st_size, opset, operators)
 
 
-def sample_pictures(count: int = 8) -> list[Picture]:
-    """Photographs that scikit-image ships, cut into pieces, and noise where they are not installed."""
-    generator = np.random.default_rng(0)
+def sample_pictures(count: int = 8, channels: int = 3) -> list[Picture]:
+    """Photographs that scikit-image ships, cut into pieces; noise where they are not installed, or have not so many
+    channels."""
+    noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, channels), dtype=np.uint8)
+    if channels not in (1, 3):
+        return list(noise)
     try:
         from skimage import data
     except ImportError:
-        return [generator.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(count)]
+        return list(noise)
+    generator = np.random.default_rng(0)
     photographs = [data.astronaut(), data.chelsea(), data.coffee()]
     pieces: list[Picture] = []
     for index in range(count):

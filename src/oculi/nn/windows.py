@@ -1,0 +1,22 @@
+r"""A map cut into windows, as attention within them wants it, and put together again."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def to_windows(x: Float[Tensor, "b h w c"], window: int) -> Float[Tensor, "n window window c"]:
+    """Windows row by row, picture after picture, filled up with zeros."""
+    rows, columns = -x.shape[1] % window, -x.shape[2] % window
+    x = F.pad(x, (0, 0, 0, columns, 0, rows)) if rows or columns else x
+    x = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))
+    return x.transpose(2, 3).flatten(0, 2)
+
+
+def from_windows(x: Float[Tensor, "n wh ww c"], height: int, width: int) -> Float[Tensor, "b height width c"]:
+    """The inverse of `to_windows`."""
+    across, down = -(-width // x.shape[2]), -(-height // x.shape[1])
+    x = x.unflatten(0, (-1, down, across)).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
