@@ -16,6 +16,8 @@ from oculi.detect.yolo_anchor_free import (
 )
 from oculi.nn.detection import Truth
 from oculi.ops.boxes import box_iou
+from oculi.serve.onnx_export import export, sample_pictures
+from oculi.system import predict
 from oculi.types import Batch
 
 
@@ -160,6 +162,22 @@ def test_answers_are_what_the_cells_say():
     assert answer.boxes.tolist() == [[10, 10, 18, 18]]
     assert answer.labels.tolist() == [2]
     torch.testing.assert_close(answer.scores, torch.tensor([2.0]).sigmoid())
+
+
+@pytest.mark.unchecked
+def test_the_exported_file_finds_the_same_boxes(tmp_path):
+    """NMS and all, at any batch size: `export` compares before it writes."""
+    pytest.importorskip("onnxscript")
+    system = tiny().train()
+    for branch in system.classes:
+        torch.nn.init.normal_(branch[2].weight)
+    with torch.no_grad():
+        for _ in range(40):  # batch norm gets to know the data, so that the scores differ by more than rounding
+            system.dense(torch.rand(4, 3, 32, 32))
+    report = export(system.eval(), tmp_path / "tiny.onnx")
+    assert report.decisions_equal
+    assert "Loop" in report.operators
+    assert any(len(answer.boxes) > 1 for answer in predict(system, sample_pictures(4)))
 
 
 def test_bad_input_is_named():
