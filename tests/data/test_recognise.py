@@ -140,6 +140,8 @@ def test_other_classes_are_refused(places, tmp_path, capsys):
     assert len(splits.train) == 6
     assert main(["train", "faster_rcnn", "--data", str(places / "semantic_png")]) == 2
     assert "boxes is what the system learns from" in capsys.readouterr().err
+    assert main(["train", "faster_rcnn", "--data", "digitz"]) == 2
+    assert "neither a file nor a folder, and no source; did you mean digits?" in capsys.readouterr().err
     assert main(["train", "faster_rcnn", "--data", str(tmp_path)]) == 2
     assert "not recognised" in capsys.readouterr().err
 
