@@ -100,6 +100,37 @@ class Detections(Prediction):
     keypoints: Float[Tensor, "n points 3"] | None = None  # x, y, score
     names: list[str] | None = None
 
+    def to_supervision(self) -> Any:
+        """As `supervision.Detections`: xyxy, mask, confidence, class_id and data["class_name"], which its trackers,
+        zones and annotators take. Keypoints have no place there. Raises ImportError where supervision is missing."""
+        try:
+            from supervision import Detections as Theirs
+        except ModuleNotFoundError as error:
+            raise ImportError("to_supervision: supervision is not installed: pip install supervision") from error
+        labels = self.labels.detach().cpu()
+        return Theirs(
+            xyxy=self.boxes.detach().cpu().float().numpy(),
+            mask=None if self.masks is None else self.masks.detach().cpu().numpy(),
+            confidence=self.scores.detach().cpu().float().numpy(),
+            class_id=labels.numpy(),
+            data={"class_name": np.array([_name(self.names, k) for k in labels.tolist()], dtype=str)},
+        )
+
+    @staticmethod
+    def from_supervision(theirs: Any, names: list[str] | None = None) -> Detections:
+        """From `supervision.Detections`, best first; scores are 1 and labels 0 where there are none."""
+        n = len(theirs.xyxy)
+        scores = np.ones(n) if theirs.confidence is None else theirs.confidence
+        labels = np.zeros(n) if theirs.class_id is None else theirs.class_id
+        order = np.argsort(-scores, kind="stable")
+        return Detections(
+            torch.from_numpy(theirs.xyxy[order]).float(),
+            torch.from_numpy(scores[order]).float(),
+            torch.from_numpy(labels[order]).long(),
+            None if theirs.mask is None else torch.from_numpy(np.asarray(theirs.mask)[order]).bool(),
+            names=names,
+        )
+
     def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
         """Boxes, and masks and keypoints where there are any, of at least `threshold` with class and score, the best on
         top."""
@@ -184,6 +215,37 @@ class Panoptic(Prediction):
         border[:, 1:] |= segments[:, 1:] != segments[:, :-1]
         border[1:] |= segments[1:] != segments[:-1]
         return _enlarge(tinted.masked_fill(border, 0))[0]
+
+
+@dataclass
+class Meshes(Prediction):
+    """Detected objects as triangle meshes, all in one: vertices x, y, z in the network's pixels, z from the object's middle
+    away from the camera; faces by vertex number, counter-clockwise from outside; `owner`: the object of each vertex.
+
+    rough: the vertices before they were refined.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    vertices: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    owner: Int[Tensor, " v"]
+    rough: Float[Tensor, "v 3"] | None = None
+    names: list[str] | None = None
+
+    def plot(self, image: Tensor, threshold: float = 0.3) -> Image.Image:
+        """The triangles of objects of at least `threshold` that face the camera, as wires."""
+        picture, scale = _enlarge(image)
+        draw = ImageDraw.Draw(picture)
+        corners = self.vertices[self.faces].cpu() * scale
+        a, b, c = corners.unbind(1)
+        toward = torch.linalg.cross(b - a, c - a)[:, 2] < 0
+        owner = self.owner[self.faces[:, 0]].cpu()
+        shown = toward & (self.scores.cpu()[owner] >= threshold) if len(owner) else toward
+        for triangle, k in zip(corners[shown].tolist(), self.labels.cpu()[owner[shown]].tolist(), strict=True):
+            draw.polygon([(x, y) for x, y, _ in triangle], outline=PALETTE[k % len(PALETTE)])
+        return picture
 
 
 @dataclass

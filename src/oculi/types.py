@@ -46,6 +46,8 @@ class Sample:
     camera: Camera | None = None
     points: Float[Tensor, "points features"] | None = None
     boxes3d: Float[Tensor, "objects 7"] | None = None
+    voxels: Bool[Tensor, "objects depth height width"] | None = None
+    surface: Float[Tensor, "objects points 3"] | None = None
     caption: str | None = None
     questions: list[tuple[str, str]] | None = None
     referring: list[tuple[str, int]] | None = None
@@ -95,6 +97,8 @@ class Batch:
     camera: Camera | None = None
     points: list[Tensor] | None = None
     boxes3d: list[Tensor] | None = None
+    voxels: list[Tensor] | None = None  # of each object's own cube, see data/world/solids.py
+    surface: list[Tensor] | None = None  # points on it, the cube being [-1, 1] each way
     caption: list[str] | None = None
     questions: list[list[tuple[str, str]]] | None = None
     referring: list[list[tuple[str, int]]] | None = None
@@ -157,6 +161,8 @@ _RAGGED = {
     "keypoints",
     "points",
     "boxes3d",
+    "voxels",
+    "surface",
     "caption",
     "questions",
     "referring",

@@ -33,6 +33,11 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
     shape = (n, c.channels, c.height, c.width)
     classes = system.config.get("num_classes") or 2
     boxes = [torch.tensor([[2.0, 2, c.width * 0.6, c.height * 0.7], [1.0, 3, c.width * 0.9, c.height * 0.9]])] * n
+    block = torch.zeros(2, 12, 12, 12, dtype=torch.bool)
+    block[:, 4:8, 4:8, 4:8] = True
+    own = torch.Generator().manual_seed(seed + 1)
+    corners = torch.cat([boxes[0][:, :2], boxes[0][:, 2:]], 1).reshape(2, 2, 2)
+    points = corners[:, torch.arange(system.config.get("keypoints") or 2) % 2]
     eyes = torch.tensor([[3.0, 0.5 * i, 1.0] for i in range(n)])
     camera = Camera(
         intrinsics(c.width, c.width, c.width / 2, c.height / 2).expand(n, 3, 3),
@@ -50,6 +55,9 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         boxes=boxes,
         labels=[torch.tensor([0, classes - 1])] * n,
         masks=[masks] * n,
+        voxels=[block] * n,
+        surface=[torch.rand(2, 32, 3, generator=own) * 2 - 1] * n,
+        keypoints=[torch.cat([points, torch.full_like(points[..., :1], 2)], -1)] * n,
         video=torch.stack([image, image.roll(2, -1)], 1),
         video_masks=[torch.stack([masks, masks.roll(2, -1)], 1)] * n,
         semantic=torch.randint(0, classes, (n, c.height, c.width), generator=g),

@@ -304,8 +304,8 @@ def test_pictures_grow_in_training():
     fit(system, training, splits, progress=False)
     assert sides == [8, 8, 10, 10, 12, 12, 14, 14, 16, 16, 16, 16]
     torch.testing.assert_close(smaller(Batch(image=torch.ones(1, 1, 9, 6)), 0.5).image, torch.ones(1, 1, 4, 3))
-    with pytest.raises(ValueError, match=r"batch.boxes: it does not shrink along"):
-        smaller(Batch(image=torch.ones(1, 1, 8, 8), boxes=[torch.zeros(0, 4)]), 0.5)
+    with pytest.raises(ValueError, match=r"batch.depth: exact geometry cannot be warped"):
+        smaller(Batch(image=torch.ones(1, 1, 8, 8), depth=torch.ones(1, 8, 8)), 0.5)
 
 
 def test_what_nobody_asked_for_is_the_simple_recipe():

@@ -132,7 +132,7 @@ def test_bad_input_is_named():
         coco([one], [real((0, 0, 9, 9, 1))], classes=1)
     with pytest.raises(ValueError, match="most, thresholds"):
         coco([one], [truth], most=(0,))
-    with pytest.raises(ValueError, match="by: expected boxes or masks"):
+    with pytest.raises(ValueError, match="by: expected boxes, masks or keypoints"):
         coco([one], [truth], by="points")
     with pytest.raises(ValueError, match="masks in each record"):
         coco([one], [truth], by="masks")
@@ -142,3 +142,60 @@ def test_bad_input_is_named():
         coco([Detections(torch.zeros(2, 4), torch.zeros(1), torch.zeros(2).long())], [truth])
     with pytest.raises(ValueError, match="threshold: expected one of"):
         coco([one], [truth]).average_precision(0.33)
+
+
+def test_curves_give_the_score_from_which_on_a_recall_is_reached():
+    truth = [real((0, 0, 10, 10, 0), (20, 20, 30, 30, 0))]
+    answer = [found((0, 0, 10, 10, 0.9, 0), (40, 40, 50, 50, 0.8, 0), (20, 20, 30, 30, 0.7, 0))]
+    recall, precision, score = coco(answer, truth).curve(0)
+    assert [float(recall[k]) for k in (0, 50, 100)] == pytest.approx([0, 0.5, 1])
+    assert [float(precision[k]) for k in (0, 50, 51, 100)] == pytest.approx([1, 1, 2 / 3, 2 / 3])
+    assert [float(score[k]) for k in (0, 50, 51, 100)] == pytest.approx([0.9, 0.9, 0.7, 0.7])
+
+
+def people(points, visible=2.0):
+    places = torch.tensor(points)[None]
+    return torch.cat([places, torch.full((*places.shape[:2], 1), visible)], -1)
+
+
+def test_people_without_labelled_points_are_ignored():
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    one, other = people([[2.0, 2.0]] * 17), people([[50.0, 50.0]] * 17)
+    answer = Detections(
+        torch.cat([box, box]), torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), keypoints=torch.cat([one, other])
+    )
+    truth = Objects(
+        torch.cat([box, box + 45]), torch.tensor([0, 0]), keypoints=torch.cat([one, other * torch.tensor([1, 1, 0])])
+    )
+    scores = coco([answer], [truth], by="keypoints")
+    assert scores.average_precision() == pytest.approx(1)
+    assert list(scores.summary())[:3] == ["AP", "AP50", "AP75"]
+    assert len(scores.summary()) == 10
+    assert len(coco([answer], [truth]).summary()) == 12
+
+
+@pytest.mark.unchecked
+def test_bad_keypoints_and_questions_are_named():
+    box, kind = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([0])
+    answer = Detections(box, torch.ones(1), kind, keypoints=people([[1.0, 1.0]] * 3))
+    truth = Objects(box, kind, keypoints=people([[1.0, 1.0]] * 3))
+    with pytest.raises(ValueError, match="sigmas: expected one for each of 3 keypoints, got none"):
+        coco([answer], [truth], by="keypoints")
+    with pytest.raises(ValueError, match="sigmas: expected 3 positive numbers"):
+        coco([answer], [truth], by="keypoints", sigmas=[0.1, 0.1])
+    with pytest.raises(ValueError, match=r"predictions: expected keypoints `n x \[2, 3\]`"):
+        coco([answer], [Objects(box, kind, keypoints=people([[1.0, 1.0]] * 2))], by="keypoints")
+    with pytest.raises(ValueError, match="keypoints in each record"):
+        coco([answer], [Objects(box, kind)], by="keypoints")
+    with pytest.raises(ValueError, match="truths: expected as many keypoints in each record"):
+        coco([answer] * 2, [truth, Objects(box, kind, keypoints=people([[1.0, 1.0]] * 2))], by="keypoints")
+    scores = coco([answer], [truth])
+    with pytest.raises(ValueError, match="area: expected one of all, small, medium, large, got 'huge'"):
+        scores.average_precision(area="huge")
+    with pytest.raises(ValueError, match=r"most: expected one of \(1, 10, 100\), got 5"):
+        scores.average_recall(5)
+    with pytest.raises(ValueError, match=r"label: expected 0..0, got 3"):
+        scores.curve(3)
+    mask = torch.ones(1, 4, 4).bool()
+    with pytest.raises(ValueError, match="predictions: expected masks of 16 pixels as in truths, got 12"):
+        coco([Detections(box, torch.ones(1), kind, mask[:, 1:])], [Objects(box, kind, masks=mask)], by="masks")

@@ -21,19 +21,6 @@ B = torch.tensor([[0.0] * 4] * 2 + [[1.0] * 4] * 2)
 WORKED = (A[None, None], B[None, None])
 
 
-def test_the_worked_example():
-    assert float((A * B).sum()) == pytest.approx(7.41)
-    assert float(A.sum()) == pytest.approx(7.82)
-    assert float(dice_loss(*WORKED)) == pytest.approx(0.0632111, abs=1e-6)
-    assert float(dice_loss(*WORKED, squared=True)) == pytest.approx(0.0062495, abs=1e-6)
-    assert float(iou_loss(*WORKED)) == pytest.approx(0.1189061, abs=1e-6)
-    assert float(tversky_loss(*WORKED)) == pytest.approx(0.0632111, abs=1e-6)
-    assert float(tversky_loss(*WORKED, 1.0, 1.0)) == pytest.approx(0.1189061, abs=1e-6)
-    missed, wrong = 8 - 7.41, 7.82 - 7.41
-    by_hand = 1 - 7.41 / (7.41 + 0.3 * wrong + 0.7 * missed)
-    assert float(tversky_loss(*WORKED, 0.3, 0.7)) == pytest.approx(by_hand, abs=1e-6)
-
-
 def scene(ignored: bool = True):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 4, 9, 7, generator=generator)

@@ -4,7 +4,18 @@ import pytest
 import torch
 
 import oracles
-from oculi.ops.boxes import LARGEST_LOG, area, box_iou, clip, decode, encode, mask_iou
+from oculi.ops.boxes import (
+    LARGEST_LOG,
+    area,
+    box_iou,
+    clip,
+    decode,
+    encode,
+    from_centres,
+    generalized_box_iou,
+    mask_iou,
+    to_centres,
+)
 
 
 def random_boxes(n, seed=0):
@@ -68,3 +79,20 @@ def test_growth_is_limited():
     grown = decode(torch.tensor([[0.0, 0, 99, 99]]), torch.tensor([[0.0, 0, 16, 16]]))
     torch.testing.assert_close(grown[0, 2:] - grown[0, :2], torch.tensor([1000.0, 1000]))
     assert pytest.approx(4.1352, abs=1e-4) == LARGEST_LOG
+
+
+def test_generalized_iou_is_torchvisions_and_bounded():
+    ops = oracles.torchvision().ops
+    a, b = random_boxes(50), random_boxes(40, 1)
+    torch.testing.assert_close(generalized_box_iou(a, b), ops.generalized_box_iou(a, b), rtol=0, atol=1e-6)
+    torch.testing.assert_close(generalized_box_iou(a, a).diagonal(), torch.ones(50))
+    assert (generalized_box_iou(a, b) <= box_iou(a, b) + 1e-6).all()
+    far = torch.tensor([[0.0, 0, 1, 1], [1e4, 0, 1e4 + 1, 1]])
+    assert float(generalized_box_iou(far[:1], far[1:])) == pytest.approx(-1, abs=1e-3)
+    flat = torch.zeros(1, 4)
+    assert torch.isfinite(generalized_box_iou(flat, flat)).all()
+
+
+def test_centres_and_corners_go_there_and_back():
+    boxes = random_boxes(20)
+    torch.testing.assert_close(from_centres(to_centres(boxes)), boxes, rtol=1e-5, atol=1e-5)

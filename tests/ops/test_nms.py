@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oculi.ops import nms as module
 from oculi.ops.boxes import box_iou
-from oculi.ops.nms import batched_nms, greedy_nms, nms, surviving
+from oculi.ops.nms import batched_nms, greedy_nms, nms, surviving, surviving_of_few, surviving_of_many
 
 
 def random_boxes(n, seed, whole=False):
@@ -27,6 +28,36 @@ def test_fast_and_greedy_keep_the_same(n, seed, threshold, whole):
     assert torch.equal(scores[kept], scores[kept].sort(descending=True).values)
     overlaps = box_iou(boxes[kept], boxes[kept]).fill_diagonal_(0)
     assert not (overlaps > threshold).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 90), st.integers(1, 3), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 0.5, 1.0]), st.booleans()
+)
+def test_the_two_ways_keep_the_same(n, sets, seed, threshold, whole):
+    """Ties, empty and identical boxes, absent ones, several sets and labels, blocks smaller than the sets."""
+    many = [random_boxes(n, seed + k, whole) for k in range(sets)]
+    boxes, scores = torch.stack([b for b, _ in many]), torch.stack([s for _, s in many])
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, 2, (sets, n), generator=g)
+    scores = scores.masked_fill(torch.rand(sets, n, generator=g) < 0.1, -torch.inf)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LEAST_BLOCK", 4)
+        patch.setattr(module, "PAIRS_AT_ONCE", 64)
+        fast = surviving_of_many(boxes, scores, labels, threshold)
+    assert torch.equal(fast, surviving_of_few(boxes, scores, labels, threshold))
+    for keep, box, score, label in zip(fast, boxes, scores, labels, strict=True):
+        for kind in (-1, 0, 1):
+            own = ((label == kind) & (score > -torch.inf)).nonzero()[:, 0]
+            expected = own[greedy_nms(box[own], score[own], threshold)]
+            assert torch.equal((keep & (label == kind)).nonzero()[:, 0], expected.sort().values)
+
+
+def test_many_boxes_go_the_fast_way(monkeypatch):
+    boxes, scores = random_boxes(400, 1)
+    expected = greedy_nms(boxes, scores, 0.5)
+    monkeypatch.setattr(module, "surviving_of_few", None)
+    assert torch.equal(nms(boxes, scores, 0.5), expected)
 
 
 def test_a_thousand_sets_at_once():

@@ -79,14 +79,15 @@ def new(place: str) -> Any:
 
 
 def train(
-    system: str, folder: str | None = None, resume: bool = False, mlflow: str | None = None, doctor: bool = False,
-    json: bool = False, overrides: Overrides | None = None,
+    system: str, folder: str | None = None, data: str | None = None, resume: bool = False, mlflow: str | None = None,
+    doctor: bool = False, json: bool = False, overrides: Overrides | None = None,
 ) -> Any:  # fmt: skip
     """Train a system by its recipe and score it on its test data.
 
     Args:
         system: its name
         folder: where the run is kept; runs/<system> by default
+        data: your own (a COCO, VOC or YOLO folder or file, a folder per class, PNG masks) in place of the recipe's
         resume: go on from the folder's last checkpoint
         mlflow: a tracking address, as sqlite:///runs.db
         doctor: watch the run, for `oculi doctor`
@@ -101,22 +102,37 @@ def train(
         from oculi.learn.training_doctor import TrainingDoctor
 
         callbacks.append(TrainingDoctor())
-    run = run_training(system, target, overrides, resume=resume, progress=not json, mlflow=mlflow, callbacks=callbacks)
+    splits = None
+    if data:
+        from oculi.learn.own_data import on_own_data
+
+        overrides, splits = on_own_data(catalogue.recipe(system), data, overrides or {})
+    run = run_training(system, target, overrides, resume, not json, splits, mlflow, callbacks=callbacks)
     return {"folder": target, **scores_of(run.system, run.splits, run.recipe.protocol)}
 
 
-def evaluate(folder: str, split: str = "test", json: bool = False, overrides: Overrides | None = None) -> Any:
+def evaluate(
+    folder: str, data: str | None = None, split: str = "test", json: bool = False, overrides: Overrides | None = None
+) -> Any:
     """Score a trained system on the data of its recipe.
 
     Args:
         folder: a run's folder
+        data: your own in place of the recipe's, as `train` takes it
         split: train, validation or test
         json: print JSON
     """
     from oculi.learn.evaluation import evaluate as scores_of
     from oculi.learn.training import open_splits
 
-    system, recipe = _load(folder), _recipe_of(folder).with_overrides(overrides or {})
+    system, recipe = _load(folder), _recipe_of(folder)
+    if data:
+        from oculi.learn.own_data import data_options, same_classes
+
+        recipe = recipe.with_overrides(data_options(recipe, data, overrides or {}))
+        splits = same_classes(recipe, system.class_names, open_splits(recipe, system))
+        return scores_of(system, splits, recipe.protocol, split)
+    recipe = recipe.with_overrides(overrides or {})
     return scores_of(system, open_splits(recipe, system), recipe.protocol, split)
 
 
@@ -125,13 +141,15 @@ def predict(folder: str, pictures: list[str], out: str | None = None, json: bool
 
     Args:
         folder: a run's folder
-        pictures: paths of pictures
+        pictures: paths of pictures, or of folders that hold some
         out: a folder to draw the answers into
         json: print JSON
     """
+    from oculi.data.formats.pictures import pictures_in
     from oculi.system import predict as answer
 
     system = _able(folder, "predict")
+    pictures = [file for path in pictures for file in ([str(p) for p in pictures_in(Path(path))] or [path])]
     answers = answer(system, list(pictures))
     if out:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -376,6 +394,22 @@ def doctor(folder: str, json: bool = False) -> Any:
     raise FellShort(f"{folder}: {', '.join(finding.cause.replace('_', ' ') for finding in findings)}", shown)
 
 
+def convert(source: str, out: str, to: str = "coco", repair: bool = False, json: bool = False) -> Any:
+    """Write data of any format that is recognised in another one, and tell what is lost.
+
+    Args:
+        source: a file or folder, as `train --data` takes it
+        out: the folder to write; a new or empty one
+        to: coco, voc, yolo, semantic_png or panoptic_png
+        repair: leave out what is wrong
+        json: print JSON
+    """
+    from oculi.data.conversion import convert as convert_data
+
+    pictures, lost = convert_data(source, out, to, repair)
+    return {"written": out, "pictures": pictures, "lost": lost if json else "; ".join(lost) or "nothing"}
+
+
 def demo(folder: str = "runs/demo", steps: int = 400, detector_steps: int = 700) -> Any:
     """Take real digits and generated scenes through the whole life of a vision system, in minutes.
 
@@ -416,6 +450,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "monitor": monitor,
     "inspect": inspect,
     "doctor": doctor,
+    "convert": convert,
     "demo": demo,
 }
 

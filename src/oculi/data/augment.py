@@ -126,7 +126,7 @@ def _erase(image: Float[Tensor, "b c h w"], largest: float) -> Float[Tensor, "b 
 
 def refuse_geometry(batch: Batch) -> None:
     """Raise ValueError when the batch holds what an affine map of the picture would make wrong."""
-    for name in ("depth", "normals", "flow", "disparity", "camera", "video"):
+    for name in ("depth", "normals", "flow", "disparity", "camera", "voxels", "surface", "video"):
         if getattr(batch, name) is not None:
             raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
 
@@ -158,23 +158,41 @@ def warp(batch: Batch, matrices: Float[Tensor, "b 3 3"], keep: float = 0.0) -> B
 
 
 def smaller(batch: Batch, share: float) -> Batch:
-    """Pictures with only so much of their side, for a label per picture; nothing else would fit them any more."""
-    for name in (
-        "boxes",
-        "masks",
-        "semantic",
-        "panoptic",
-        "keypoints",
-        "depth",
-        "normals",
-        "flow",
-        "disparity",
-        "camera",
-    ):
-        if getattr(batch, name) is not None:
-            raise ValueError(f"batch.{name}: it does not shrink along; only labelled pictures can grow in training")
-    size = [max(1, round(share * side)) for side in batch.pictures.shape[-2:]]
-    return replace(batch, image=F.interpolate(batch.pictures, size=size, mode="bilinear", antialias=True))
+    """Pictures with only so much of their side, and boxes, masks, maps and points with them; objects whose box or mask
+    vanishes (less than a pixel) go."""
+    refuse_geometry(batch)
+    before = batch.pictures.shape[-2:]
+    size = [max(1, round(share * side)) for side in before]
+    changed: dict[str, object] = {"image": F.interpolate(batch.pictures, size=size, mode="bilinear", antialias=True)}
+    for name in ("semantic", "panoptic"):
+        value = getattr(batch, name)
+        if value is not None:
+            changed[name] = _shrunk(value, size)
+    factor = torch.tensor([size[1] / before[1], size[0] / before[0], 1.0]).to(batch.pictures)
+    if batch.keypoints is not None:
+        changed["keypoints"] = [points * factor for points in batch.keypoints]
+    if batch.masks is not None:
+        changed["masks"] = [_shrunk(masks, size) for masks in batch.masks]
+    if batch.boxes is not None:
+        changed["boxes"] = [boxes * factor[[0, 1, 0, 1]] for boxes in batch.boxes]
+        changed |= _still_there(replace(batch, **changed))  # type: ignore[arg-type]
+    return replace(batch, **changed)  # type: ignore[arg-type]
+
+
+def _shrunk(maps: Tensor, size: list[int]) -> Tensor:
+    return F.interpolate(maps[:, None].float(), size=size, mode="nearest-exact")[:, 0].to(maps.dtype)
+
+
+def _still_there(batch: Batch) -> dict[str, list[Tensor]]:
+    names = [name for name in ("boxes", "labels", "masks", "crowd", "keypoints") if getattr(batch, name) is not None]
+    kept: dict[str, list[Tensor]] = {name: [] for name in names}
+    for i, boxes in enumerate(batch.boxes or []):
+        stays = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
+        if batch.masks is not None:
+            stays = stays & batch.masks[i].flatten(1).any(1)
+        for name in names:
+            kept[name].append(getattr(batch, name)[i][stays])
+    return kept
 
 
 def _sampling_grid(matrices: Tensor, height: int, width: int) -> Float[Tensor, "b h w 2"]:

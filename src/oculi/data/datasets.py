@@ -86,6 +86,10 @@ def fit_sample(sample: Sample, contract: InputContract) -> Sample:
         boxes = contract.boxes_to_input(sample.boxes, height, width)
         limits = boxes.new_tensor([contract.width, contract.height] * 2)
         changed["boxes"] = torch.minimum(boxes.clamp_min(0), limits)
+    if sample.keypoints is not None:
+        scale_x, scale_y, shift_x, shift_y = contract.scale(height, width)
+        factor, shift = (sample.keypoints.new_tensor(v) for v in ((scale_x, scale_y, 1), (shift_x, shift_y, 0)))
+        changed["keypoints"] = sample.keypoints * factor + shift
     for name, fill in (("masks", 0), ("semantic", 255), ("panoptic", 0)):
         value = getattr(sample, name)
         if value is not None:

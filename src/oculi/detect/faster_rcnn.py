@@ -34,40 +34,33 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from oculi.backbones.resnet import ResNet
 from oculi.input_contract import InputContract
+from oculi.nn.detection import Truth, answers, objects_of
 from oculi.nn.fpn import FeaturePyramid
+from oculi.nn.regions import (
+    BINS,
+    WEIGHTS,
+    BoxHead,
+    Pooling,
+    Regions,
+    best_detections,
+    pool_regions,
+    region_losses,
+    sample_balanced,
+    sample_regions,
+    smooth_l1,
+)
 from oculi.ops.anchors import cell_anchors, grid_anchors, match
-from oculi.ops.boxes import area, box_iou, clip, decode, encode
+from oculi.ops.boxes import box_iou, clip, decode, encode
 from oculi.ops.nms import surviving
-from oculi.ops.roi_align import roi_align
 from oculi.predictions import Detections
 from oculi.system import System
 from oculi.types import Batch, Losses
 
 RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors
 RPN_FOREGROUND, RPN_BACKGROUND, RPN_SAMPLES, RPN_SHARE, RPN_NMS = 0.7, 0.3, 256, 0.5, 0.7
-ROI_FOREGROUND, ROI_SHARE, ROI_BINS, ROI_WEIGHTS = 0.5, 0.25, 7, (10, 10, 5, 5)
-LEAST_SCORE, LAST_NMS, MOST_CANDIDATES, MOST_DETECTIONS = 0.05, 0.5, 1000, 100
-BETA = 1 / 9
-
-
-def sample_balanced(
-    foreground: Bool[Tensor, "b n"], background: Bool[Tensor, "b n"], count: int, share: float
-) -> tuple[Bool[Tensor, "b n"], Bool[Tensor, "b n"]]:
-    """Random foreground, at most `share` of `count` per row, and background to fill up; where there are enough."""
-    chance = torch.rand(foreground.shape, device=foreground.device)
-    rank = [torch.where(kind, chance, 2.0).argsort(dim=1, stable=True).argsort(1) for kind in (foreground, background)]
-    positive = foreground & (rank[0] < int(count * share))
-    negative = background & (rank[1] < count - positive.sum(1, keepdim=True))
-    return positive, negative
-
-
-def smooth_l1(given: Float[Tensor, "n 4"], wanted: Float[Tensor, "n 4"]) -> Float[Tensor, ""]:
-    """Sum of d^2 / (2 beta) where |d| < beta, |d| - beta / 2 elsewhere."""
-    return F.smooth_l1_loss(given, wanted, beta=BETA, reduction="sum")
 
 
 class RegionProposals(nn.Module):
@@ -88,21 +81,6 @@ class RegionProposals(nn.Module):
         scores = [self.objectness(x).permute(0, 2, 3, 1).flatten(1) for x in shared]
         deltas = [self.deltas(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4)) for x in shared]
         return torch.cat(scores, 1), torch.cat(deltas, 1)
-
-
-class BoxHead(nn.Module):
-    """Two fully connected layers over the pooled regions, class scores with background last, deltas per class."""
-
-    def __init__(self, channels: int, hidden: int, num_classes: int):
-        super().__init__()
-        self.first, self.second = nn.Linear(channels * ROI_BINS**2, hidden), nn.Linear(hidden, hidden)
-        self.classes, self.deltas = nn.Linear(hidden, num_classes + 1), nn.Linear(hidden, num_classes * 4)
-
-    def forward(
-        self, regions: Float[Tensor, "n c bins bins"]
-    ) -> tuple[Float[Tensor, "n scores"], Float[Tensor, "n classes 4"]]:
-        x = F.relu(self.second(F.relu(self.first(regions.flatten(1)))))
-        return self.classes(x), self.deltas(x).unflatten(1, (-1, 4))
 
 
 class FasterRCNN(System):
@@ -136,7 +114,8 @@ class FasterRCNN(System):
             raise ValueError(f"anchors: expected 1 to {len(depths) + 1} sizes for {len(depths)} stages, got {anchors}")
         if num_classes < 1 or proposals < 2:
             raise ValueError(f"num_classes, proposals: expected at least 1 and 2, got {num_classes} and {proposals}")
-        self.num_classes, self.proposals, self.aligned = num_classes, proposals, aligned
+        self.proposals = proposals
+        self.pooling: Pooling = "align" if aligned else "align_shifted"
         self.trunk = ResNet(0, depths, bottleneck, width, stem, in_channels, image_size)
         self.levels = min(len(anchors), len(depths))
         extra = len(anchors) > len(depths)
@@ -178,111 +157,56 @@ class FasterRCNN(System):
 
     # the second stage -------------------------------------------------------------------------------------------------
 
-    def pool(self, maps: list[Tensor], boxes: Float[Tensor, "b p 4"]) -> Float[Tensor, "n c bins bins"]:
-        """RoIAlign of every box from its level of the pyramid, n = batch * p."""
-        octave = torch.floor(4 + torch.log2(area(boxes).clamp_min(1e-6).sqrt() / 224) + 1e-6)
-        strides = self.strides[: self.levels]
-        octave = octave.clamp(strides[0].bit_length() - 1, strides[-1].bit_length() - 1)
-        pooled = torch.zeros((), device=boxes.device)
-        for x, stride in zip(maps, strides, strict=False):
-            mine = (octave == stride.bit_length() - 1)[..., None]
-            far = torch.where(mine, boxes, -1e4)  # outside the picture every sample is 0
-            pooled = pooled + roi_align(x, far, ROI_BINS, 1 / stride, aligned=self.aligned)
-        return pooled.flatten(0, 1)
+    def pool(self, maps: list[Tensor], boxes: Float[Tensor, "b p 4"], bins: int = BINS) -> Float[Tensor, "n c h w"]:
+        """Every box from its level of the pyramid as `bins` x `bins`, n = batch * p."""
+        return pool_regions(maps, boxes, self.strides[: self.levels], bins, self.pooling).flatten(0, 1)
 
     def forward(
         self, image: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
         """Boxes, scores and labels of d detections, best first; what follows the last is 0."""
-        maps, size = self.features(image), list(image.shape[-2:])
+        return self.detect(self.features(image), list(image.shape[-2:]))
+
+    def detect(
+        self, maps: list[Tensor], size: list[int]
+    ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
+        """The same from the pyramid of a picture of `size`."""
         objectness, moves = self.rpn(maps)
         proposals, real = self.propose(objectness, moves, self.anchors(maps), size)
         scores, deltas = (x.unflatten(0, proposals.shape[:2]) for x in self.head(self.pool(maps, proposals)))
-        boxes = clip(decode(deltas, proposals[..., None, :], ROI_WEIGHTS), *size)
-        return self.detections(boxes, scores.softmax(-1)[..., :-1] * real[..., None])
-
-    def detections(
-        self, boxes: Float[Tensor, "b p classes 4"], scores: Float[Tensor, "b p classes"]
-    ) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
-        """What scores enough (the best of it, where it is very much), NMS within each class, the best."""
-        solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
-        scores = (scores * (solid & (scores > LEAST_SCORE))).flatten(1)
-        scores, index = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), 1)
-        rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
-        boxes, label = boxes.flatten(1, 2)[rows, index], index % self.num_classes
-        scores = scores * surviving(boxes, scores, label, LAST_NMS)
-        scores, index = scores.topk(min(MOST_DETECTIONS, scores.shape[1]), 1)
-        found = scores > 0
-        return boxes[rows, index] * found[..., None], scores, label[rows, index] * found
+        boxes = clip(decode(deltas, proposals[..., None, :], WEIGHTS), *size)
+        return best_detections(boxes, scores.softmax(-1)[..., :-1] * real[..., None])
 
     # the two duties ---------------------------------------------------------------------------------------------------
 
     def loss(self, batch: Batch) -> Losses:
-        if batch.boxes is None or batch.labels is None:
-            raise ValueError("batch.boxes, batch.labels: expected the objects of each picture, got None")
-        single = (
-            [~c for c in batch.crowd] if batch.crowd else [torch.ones_like(k, dtype=torch.bool) for k in batch.labels]
-        )
-        truth = pad_sequence([F.pad(b, (0, 0, 0, 1)) for b in batch.boxes], batch_first=True)
-        kinds = pad_sequence([F.pad(k, (0, 1)) for k in batch.labels], batch_first=True)
-        real = pad_sequence([F.pad(one, (0, 1)) for one in single], batch_first=True)
-        maps = self.features(batch.pictures)
+        truth = objects_of(batch)
+        return self.learn(self.features(batch.pictures), truth, list(batch.pictures.shape[-2:]))[0]
+
+    def learn(self, maps: list[Tensor], truth: Truth, size: list[int]) -> tuple[Losses, Regions]:
+        """All four losses, and the regions that the second stage was taught with, for those who look at them again."""
         anchors, (scores, deltas) = self.anchors(maps), self.rpn(maps)
-        proposals, solid = self.propose(scores, deltas, anchors, list(batch.pictures.shape[-2:]))
-        return self.rpn_loss(scores, deltas, torch.cat(anchors), truth, real) | self.head_loss(
-            maps, torch.cat([proposals, truth], 1), torch.cat([solid, real], 1), truth, real, kinds
-        )
+        proposals, solid = self.propose(scores, deltas, anchors, size)
+        regions = sample_regions(proposals, solid, truth, self.proposals // 2)
+        judged, moved = self.head(self.pool(maps, regions.boxes))
+        first = self.rpn_loss(scores, deltas, torch.cat(anchors), truth)
+        return first | region_losses(judged, moved, regions, truth), regions
 
     def rpn_loss(
-        self,
-        scores: Float[Tensor, "b n"],
-        deltas: Float[Tensor, "b n 4"],
-        anchors: Float[Tensor, "n 4"],
-        truth: Float[Tensor, "b g 4"],
-        real: Bool[Tensor, "b g"],
+        self, scores: Float[Tensor, "b n"], deltas: Float[Tensor, "b n 4"], anchors: Float[Tensor, "n 4"], truth: Truth
     ) -> Losses:
         """Both losses of the first stage."""
-        overlaps = box_iou(truth, anchors.expand(len(truth), -1, -1)).masked_fill(~real[..., None], -1)
+        overlaps = box_iou(truth.boxes, anchors.expand(len(truth.boxes), -1, -1))
+        overlaps = overlaps.masked_fill(~truth.real[..., None], -1)
         matched = match(overlaps, RPN_FOREGROUND, RPN_BACKGROUND, rescue=True)
         positive, negative = sample_balanced(matched >= 0, matched == -1, RPN_SAMPLES, RPN_SHARE)
         sampled = positive | negative
         row, column = positive.nonzero(as_tuple=True)
-        wanted = encode(truth[row, matched[row, column]], anchors[column])
+        wanted = encode(truth.boxes[row, matched[row, column]], anchors[column])
         return {
             "rpn_objectness": F.binary_cross_entropy_with_logits(scores[sampled], positive[sampled].to(scores)),
             "rpn_boxes": smooth_l1(deltas[positive], wanted) / sampled.sum(),
         }
 
-    def head_loss(
-        self,
-        maps: list[Tensor],
-        boxes: Float[Tensor, "b p 4"],
-        solid: Bool[Tensor, "b p"],
-        truth: Float[Tensor, "b g 4"],
-        real: Bool[Tensor, "b g"],
-        kinds: Int[Tensor, "b g"],
-    ) -> Losses:
-        """Both losses of the second stage, on a sample of those `boxes` that are `solid`."""
-        overlaps = box_iou(truth, boxes).masked_fill(~real[..., None], -1)
-        matched = match(overlaps, ROI_FOREGROUND, ROI_FOREGROUND)
-        count = self.proposals // 2
-        positive, negative = sample_balanced(solid & (matched >= 0), solid & (matched == -1), count, ROI_SHARE)
-        sampled = positive | negative
-        chosen = sampled.int().topk(min(count, sampled.shape[1]), 1).indices  # the sampled first, perhaps more
-        rows = torch.arange(len(boxes), device=boxes.device)[:, None]
-        boxes, matched = boxes[rows, chosen], matched[rows, chosen]
-        sampled, positive = sampled[rows, chosen].flatten(), positive[rows, chosen].flatten()
-        scores, deltas = self.head(self.pool(maps, boxes))
-        own = matched.clamp_min(0)
-        labels = kinds.gather(1, own).flatten()
-        wanted = encode(truth[rows, own].flatten(0, 1)[positive], boxes.flatten(0, 1)[positive], ROI_WEIGHTS)
-        said = torch.where(positive, labels, self.num_classes)
-        return {
-            "classes": F.cross_entropy(scores[sampled], said[sampled]),
-            "boxes": smooth_l1(deltas[positive, labels[positive]], wanted) / sampled.sum(),
-        }
-
     def predict(self, batch: Batch) -> list[Detections]:
-        answers = zip(*self(batch.image), strict=True)
-        found = [(boxes, scores, labels, scores > 0) for boxes, scores, labels in answers]
-        return [Detections(b[some], s[some], k[some], names=self.class_names) for b, s, k, some in found]
+        return answers(self(batch.pictures), self.class_names)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oculi import system as saved
-from oculi.hub import fetching, timm, torchvision, transformers
+from oculi.hub import fetching, timm, torchvision, torchvision_segmenters, transformers
 from oculi.hub.renames import Description, build, nearest
 from oculi.system import BadCheckpoint, System
 
@@ -43,7 +43,7 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
         return _from_files(files, str(source), path, system)
     if path.is_file():
         fetching.check_stated(path.name, path)
-        return _from_torchvision(torchvision.file_of(path), path)
+        return _from_torchvision(_file_of(path), path)
     if isinstance(source, Path) or not _NAME.fullmatch(source):
         raise BadCheckpoint(f"{source}: no such folder or file, nor a published name such as timm/resnet50.a1_in1k")
     return _published(source, offline, system)
@@ -52,9 +52,10 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
 def _published(name: str, offline: bool, system: type[System] | None) -> System:
     owner, _, short = name.partition("/")
     if owner == "torchvision":
-        if short not in torchvision.FILES:
-            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(torchvision.FILES, short)}")
-        file = torchvision.FILES[short]
+        files = {**torchvision.FILES, **torchvision_segmenters.FILES}
+        if short not in files:
+            raise BadCheckpoint(f"{name}: torchvision's files: {nearest(files, short)}")
+        file = files[short]
         fetched = fetching.from_url(name, torchvision.URL + file.name, offline)
         fetching.check(fetched)
         built = _from_torchvision(file, fetched.files[file.name])
@@ -66,9 +67,15 @@ def _published(name: str, offline: bool, system: type[System] | None) -> System:
     return built
 
 
+def _file_of(path: Path) -> torchvision.File:
+    files = {**torchvision.FILES, **torchvision_segmenters.FILES}
+    return torchvision.file_of(path, files, {**torchvision.NETWORKS, **torchvision_segmenters.NETWORKS})
+
+
 def _from_torchvision(file: torchvision.File, path: Path) -> System:
     tensors = read_tensors(path)
-    return build(_described(str(path), torchvision.describe, file, tensors), tensors, str(path))
+    tables = torchvision if file.network in torchvision.NETWORKS else torchvision_segmenters
+    return build(_described(str(path), tables.describe, file, tensors), tensors, str(path))
 
 
 def _from_files(files: Mapping[str, Path], source: str, folder: Path, system: type[System] | None) -> System:

@@ -310,14 +310,14 @@ FILES = {
 }
 
 
-def file_of(path: Path) -> File:
+def file_of(path: Path, files: Mapping[str, File] = FILES, networks: Mapping[str, Layout] = NETWORKS) -> File:
     """What a local file is, by its name: a published one, or `<network>.pth` or `<network>-<anything>.pth`."""
-    for file in FILES.values():
+    for file in files.values():
         if file.name == path.name:
             return file
     network = path.stem.partition("-")[0]
-    if network not in NETWORKS:
-        raise BadCheckpoint(f"{path}: the name has to begin with a network's: {nearest(NETWORKS, network)}")
+    if network not in networks:
+        raise BadCheckpoint(f"{path}: the name has to begin with a network's: {nearest(networks, network)}")
     return File(network, path.name)
 
 

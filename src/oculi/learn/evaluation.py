@@ -15,13 +15,15 @@ BY_ANSWER = {
     "Classes": "classification",
     "Detections": "detection",
     "Segmentation": "segmentation",
+    "Panoptic": "panoptic",
     "Masks": "promptable",
     "Images": "generation",
     "Embeddings": "linear_probe",
     "Actions": "returns",
     "Flow": "flow",
+    "Meshes": "meshes",
 }
-PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "video_objects"}
+PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "masks", "video_objects"}
 
 
 def protocol_for(system: System, name: str = "") -> Protocol:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import math
 import os
 import random
 import warnings
@@ -31,6 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from oculi.data.augment import Augment, smaller
 from oculi.data.datasets import Splits, training_batches
 from oculi.data.mixing import Mixing
+from oculi.data.mosaic import Composing
 from oculi.data.policies import policy_for
 from oculi.learn.kept_weights import Best, settle_batch_norms, validation_loss
 from oculi.learn.optimisation import Freezing, Training, layer_rates, optimizer_for, schedule_for, side_share
@@ -50,6 +52,7 @@ class Learner(pl.LightningModule):
         self.augment = Augment(**training.augment) if training.augment else None
         self.policy = policy_for(training.policy) if training.policy else None
         self.mixing = Mixing(**training.mix) if training.mix else None
+        self.composing = Composing(**training.compose) if training.compose else None
         self.freezing = Freezing(system, training) if training.freeze else None
         self.average: AveragedModel | None = None
         if training.ema or training.swa:
@@ -115,7 +118,9 @@ class Learner(pl.LightningModule):
             self._validate(schedulers if isinstance(schedulers, list) else [schedulers])
 
     def _varied(self, batch: Batch) -> Batch:
-        """Augmented and mixed."""
+        """Composed, augmented and mixed."""
+        if self.composing is not None:
+            batch = self.composing(batch)
         if self.augment is not None:
             batch = self.augment(batch)
         if self.policy is not None:
@@ -123,7 +128,10 @@ class Learner(pl.LightningModule):
         if self.mixing is not None:
             classes = self.system.config.get("num_classes") or len(self.system.class_names or [])
             batch = self.mixing(batch, classes)
-        share = side_share(self.steps_done, self.training_options)
+        options = self.training_options
+        share = side_share(self.steps_done, options)
+        if options.vary:
+            share *= int(torch.randint(math.ceil(8 * options.vary), 9, ())) / 8
         return smaller(batch, share) if share < 1 else batch
 
     def result(self) -> System:

@@ -32,8 +32,10 @@ class Training:
     stand still, from the first one (-1: all but the last); unfreeze: steps after which one more of them learns, the
     last first (0 = never); validate: steps between looks at the validation loss; stop: looks without improvement
     after which training ends, the best weights kept (0 = never); augment: options of `oculi.data.augment.Augment`;
-    policy: of `oculi.data.policies`, with its name; mix: of `oculi.data.mixing.Mixing`; grow: share of the side that
-    pictures have at first, which grows until they are whole after two thirds of the steps (0 = whole from the start);
+    policy: of `oculi.data.policies`, with its name; mix: of `oculi.data.mixing.Mixing`; compose: of
+    `oculi.data.mosaic.Composing`; grow: share of the side that pictures have at first, which grows until they are whole
+    after two thirds of the steps (0 = whole from the start); vary: least share of the side that the pictures of a batch
+    have, drawn for each batch in eighths (0 = always whole);
     precision: Lightning's name; channels_last: keep weights and maps in that layout while training, faster where
     convolutions are wide (1.4x for U-Net on a CPU); init_from: a recipe whose weights to start from, trained with
     `init_with`, overrides of it.
@@ -64,7 +66,9 @@ class Training:
     augment: dict[str, float] = field(default_factory=dict)
     policy: dict[str, Any] = field(default_factory=dict)
     mix: dict[str, float] = field(default_factory=dict)
+    compose: dict[str, float] = field(default_factory=dict)
     grow: float = 0.0
+    vary: float = 0.0
     precision: str = "32-true"
     channels_last: bool = False
     init_from: str = ""
@@ -83,7 +87,7 @@ class Training:
             raise ValueError("validate: stopping early wants to validate every so many steps, got 0")
         if self.ema and self.swa:
             raise ValueError(f"ema, swa: expected one way of averaging, got {self.ema} and {self.swa}")
-        for name in ("swa", "grow"):
+        for name in ("swa", "grow", "vary"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a share from 0 to 1, got {getattr(self, name)}")
 

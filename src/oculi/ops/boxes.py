@@ -81,3 +81,40 @@ def decode(
     centre = origin + deltas[..., :2] * scale
     half = 0.5 * scale * deltas[..., 2:].clamp_max(LARGEST_LOG).exp()
     return torch.cat([centre - half, centre + half], -1)
+
+
+def from_centres(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """`x1 y1 x2 y2` from centre and size `x y w h`.
+
+    >>> from_centres(torch.tensor([5.0, 4, 2, 6]))
+    tensor([4., 1., 6., 7.])
+    """
+    centre, half = boxes[..., :2], 0.5 * boxes[..., 2:]
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def to_centres(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """Centre and size `x y w h` from `x1 y1 x2 y2`.
+
+    >>> to_centres(torch.tensor([4.0, 1, 6, 7]))
+    tensor([5., 4., 2., 6.])
+    """
+    return torch.cat(_centred(boxes), -1)
+
+
+def generalized_box_iou(a: Float[Tensor, "*b n 4"], b: Float[Tensor, "*b m 4"]) -> Float[Tensor, "*b n m"]:
+    """IoU - (hull - union) / hull of every pair, hull being the smallest box around both: -1 (far apart) to 1 (equal).
+
+    Rezatofighi et al.: Generalized Intersection over Union, 2019, arXiv:1902.09630.
+
+    >>> generalized_box_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 1, 1], [3.0, 0, 4, 1]]))
+    tensor([[ 1.0000, -0.5000]])
+    """
+    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    shared = (high - low).clamp_min(0).prod(-1)
+    union = (area(a)[..., :, None] + area(b)[..., None, :] - shared).clamp_min(1e-12)
+    least = torch.minimum(a[..., :, None, :2], b[..., None, :, :2])
+    most = torch.maximum(a[..., :, None, 2:], b[..., None, :, 2:])
+    hull = (most - least).clamp_min(0).prod(-1).clamp_min(1e-12)
+    return shared / union - (hull - union) / hull

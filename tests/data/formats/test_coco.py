@@ -193,3 +193,43 @@ def test_a_failure_half_way_leaves_no_half_file(tmp_path, monkeypatch, scenes):
         write(scenes.test, tmp_path / "x.json", class_names=scenes.class_names)
     assert not (tmp_path / "x.json").exists()
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_keypoints_come_back_and_are_checked(tmp_path):
+    points = torch.tensor([[[1.5, 2, 2], [0, 0, 0]], [[3.0, 4, 1], [5, 6, 2]]])
+    boxes = torch.tensor([[1.0, 1, 4, 4], [2, 3, 7, 8]])
+    sample = Sample(image=torch.zeros(3, 10, 10), boxes=boxes, labels=torch.tensor([0, 0]), keypoints=points)
+    assert write([sample], tmp_path / "x.json", class_names=["person"]) == []
+    same(Coco(tmp_path / "x.json", keypoints=True)[0], sample, ("boxes", "keypoints"))
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert content["annotations"][0]["num_keypoints"] == 1
+    content["annotations"][1]["keypoints"] = [1, 2, 2]
+    content["annotations"].append({**content["annotations"][0], "id": 3, "keypoints": ["x"] * 6})
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(BadData) as caught:
+        Coco(tmp_path / "x.json", keypoints=True)
+    for words in ("with more or fewer points than others: 2", "without points x y v: 3"):
+        assert words in str(caught.value)
+
+
+def test_pictures_beside_their_file_and_maps_out_of_masks(scenes, tmp_path):
+    for split, part in (("train", scenes.train), ("valid", scenes.validation)):
+        write(part, tmp_path / split / "_annotations.coco.json", tmp_path / split, scenes.class_names)
+    splits = open_data("coco", path=str(tmp_path), semantic=True)
+    assert splits.class_names == ["background", *scenes.class_names]
+    one, two = splits.train[2], scenes.train[2]
+    assert torch.equal(one.semantic > 0, two.masks.any(0))
+    for mask, label in zip(two.masks, two.labels.tolist(), strict=True):
+        assert bool((one.semantic[mask] == label + 1).all())
+
+
+def test_what_is_lost_is_said(scenes, tmp_path):
+    lost = write(scenes.test, tmp_path / "x.json", class_names=scenes.class_names)
+    assert [line.partition(",")[0] for line in lost] == ["caption", "facts"]
+
+
+def test_a_polygon_that_crosses_itself_is_named(place):
+    content = document()
+    content["annotations"][0]["segmentation"] = [[2.0, 2, 6, 6, 6, 2, 2, 6]]
+    with pytest.raises(BadData, match="with a polygon that crosses itself: 1"):
+        Coco(place(content), masks=True)

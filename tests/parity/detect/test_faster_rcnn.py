@@ -9,108 +9,46 @@ from torch import nn
 from torch.nn import functional as F
 
 import oracles
-from oculi.detect import faster_rcnn
-from oculi.detect.faster_rcnn import FasterRCNN, sample_balanced, smooth_l1
+from oculi.detect.faster_rcnn import FasterRCNN
+from oculi.nn import regions
 from oculi.nn.fpn import FeaturePyramid
+from oculi.nn.regions import sample_balanced, smooth_l1
 from oculi.ops.boxes import area, box_iou
-from oculi.ops.nms import greedy_nms
-from oculi.ops.roi_align import sampled_roi_align
 from oculi.serve.onnx_export import export, sample_pictures
 from oculi.system import predict
 from oculi.types import Batch
+from two_stage import copy_detector, give_operators, lively, settings, take_the_first
+from two_stage import objects as scattered
 
 SIZE, CLASSES, PROPOSALS = 64, 3, 24
 
 
 def objects(n, seed=0):
-    """Random pictures, each with a different number of boxes, the last with none."""
-    g = torch.Generator().manual_seed(seed)
-    boxes, labels = [], []
-    for count in range(n - 1, -1, -1):
-        corner = torch.rand(count, 2, generator=g) * 40
-        boxes.append(torch.cat([corner, corner + 6 + torch.rand(count, 2, generator=g) * 16], 1))
-        labels.append(torch.randint(0, CLASSES, (count,), generator=g))
-    return Batch(image=torch.rand(n, 3, SIZE, SIZE, generator=g), boxes=boxes, labels=labels)
+    return scattered(n, SIZE, CLASSES, seed)
 
 
 def ours(seed=0):
     torch.manual_seed(seed)
     system = FasterRCNN(CLASSES, [1, 1], width=4, channels=6, hidden=16, anchors=[8, 16, 32], proposals=PROPOSALS,
                         aligned=False, image_size=SIZE)  # fmt: skip
-    for module in (system.rpn.objectness, system.rpn.deltas, system.head.classes, system.head.deltas):
-        nn.init.normal_(module.weight, std=0.3 if module is system.head.classes else 0.05)
+    lively(system)
     return system
-
-
-class Backbone(nn.Module):
-    """Our trunk and pyramid as torchvision wants them."""
-
-    def __init__(self, system):
-        super().__init__()
-        self.system, self.out_channels = system, 6
-
-    def forward(self, image):
-        return OrderedDict((str(i), x) for i, x in enumerate(self.system.features(image)))
-
-
-def background_first(weight, rows=1):
-    """Our rows for class 0.. (and background last, if there) as torchvision's: background first."""
-    parts = weight.reshape(-1, rows, *weight.shape[1:])
-    parts = parts.roll(1, 0) if len(parts) == CLASSES + 1 else torch.cat([torch.zeros_like(parts[:1]), parts])
-    return parts.flatten(0, 1)
 
 
 @pytest.fixture(scope="module")
 def pair():
-    torchvision = oracles.torchvision()
+    oracles.torchvision()
     from torchvision.models.detection import FasterRCNN as Theirs
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    oracles.implement("nms", greedy_nms)
     system = ours()
-    theirs = Theirs(
-        Backbone(system), min_size=SIZE, max_size=SIZE, image_mean=[0.0] * 3, image_std=[1.0] * 3,
-        rpn_anchor_generator=AnchorGenerator(((8,), (16,), (32,)), ((0.5, 1.0, 2.0),) * 3),
-        rpn_pre_nms_top_n_train=PROPOSALS, rpn_pre_nms_top_n_test=PROPOSALS, rpn_post_nms_top_n_train=PROPOSALS,
-        rpn_post_nms_top_n_test=PROPOSALS, box_batch_size_per_image=PROPOSALS // 2,
-        box_roi_pool=torchvision.ops.MultiScaleRoIAlign(["0", "1"], 7, 2),
-        box_head=torchvision.models.detection.faster_rcnn.TwoMLPHead(6 * 49, 16),
-        box_predictor=torchvision.models.detection.faster_rcnn.FastRCNNPredictor(16, CLASSES + 1),
-    )  # fmt: skip
-    theirs.transform.size_divisible = 1
-    with torch.no_grad():
-        for name, other in (("weight", "weight"), ("bias", "bias")):
-            head, boxes = theirs.rpn.head, theirs.roi_heads
-            for mine, copy in (
-                (system.rpn.conv, head.conv[0][0]), (system.rpn.objectness, head.cls_logits),
-                (system.rpn.deltas, head.bbox_pred), (system.head.first, boxes.box_head.fc6),
-                (system.head.second, boxes.box_head.fc7),
-            ):  # fmt: skip
-                getattr(copy, other).copy_(getattr(mine, name))
-            boxes.box_predictor.cls_score.__getattr__(other).copy_(background_first(getattr(system.head.classes, name)))
-            boxes.box_predictor.bbox_pred.__getattr__(other).copy_(
-                background_first(getattr(system.head.deltas, name), 4)
-            )
+    theirs = Theirs(**settings(system, 6, 16, CLASSES, [8, 16, 32], PROPOSALS, SIZE))
+    copy_detector(system, theirs, CLASSES)
     return system, theirs
-
-
-def take_the_first(monkeypatch):
-    """Both samplers then choose the first of each kind."""
-    monkeypatch.setattr(torch, "randperm", lambda n, device: torch.arange(n))
-    monkeypatch.setattr(torch, "rand", lambda shape, device: torch.arange(shape[1]).expand(shape) / shape[1])
 
 
 @pytest.fixture
 def operators(monkeypatch):
-    """Bodies for torchvision's compiled operators, that of RoI Align with a gradient."""
-    torchvision = oracles.torchvision()
-    monkeypatch.setattr(torchvision.ops.boxes, "_assert_has_ops", lambda: None)
-    monkeypatch.setattr(
-        torchvision.ops.poolers, "roi_align",
-        lambda x, rois, output_size, spatial_scale, sampling_ratio: sampled_roi_align(
-            x[rois[:, 0].long()], rois[:, None, 1:], output_size[0], spatial_scale, sampling_ratio, aligned=False
-        )[:, 0],
-    )  # fmt: skip
+    give_operators(monkeypatch)
 
 
 def test_pyramid_equals_torchvisions():
@@ -203,10 +141,10 @@ def test_sampler_draws_evenly():
 
 
 def test_smooth_l1_by_hand(monkeypatch):
-    monkeypatch.setattr(faster_rcnn, "BETA", 1.0)
+    monkeypatch.setattr(regions, "BETA", 1.0)
     assert float(smooth_l1(torch.tensor([[3.0, 0, 0, 0]]), torch.zeros(1, 4))) == 2.5
     assert float(smooth_l1(torch.tensor([[0.0, -0.5, 0, 0]]), torch.zeros(1, 4))) == 0.125
-    monkeypatch.setattr(faster_rcnn, "BETA", 1 / 9)
+    monkeypatch.setattr(regions, "BETA", 1 / 9)
     d = torch.linspace(-1, 1, 40).reshape(-1, 4)
     by_hand = torch.where(d.abs() < 1 / 9, 4.5 * d**2, d.abs() - 1 / 18).sum()
     torch.testing.assert_close(smooth_l1(d, torch.zeros_like(d)), by_hand)

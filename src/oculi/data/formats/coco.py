@@ -18,41 +18,49 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from oculi.data.datasets import Dataset, Splits
 from oculi.data.formats.coco_file import Entry, read_file
+from oculi.data.formats.pictures import official, shares
 from oculi.data.formats.problems import Problems
 from oculi.data.formats.run_length import decode, encode, fill
+from oculi.data.formats.writing import label_names, saved, whole
+from oculi.data.painting import painted
 from oculi.data.sources import BadData
 from oculi.input_contract import read_pixels
-from oculi.predictions import to_pil
 from oculi.types import Sample
 
-HINT = "Mend the file, or set repair to leave out what is wrong."
+KEPT = ("boxes", "labels", "masks", "crowd", "keypoints")
 
 
 class Coco:
     """The pictures of one annotation file, read when asked for; `left_out` tells what `repair` left out."""
 
-    def __init__(self, path: str | Path, images: str | Path = "", masks: bool = False, repair: bool = False):
-        self.path, self.masks, self.crowd = Path(path), masks, True
+    def __init__(
+        self,
+        path: str | Path,
+        images: str | Path = "",
+        masks: bool = False,
+        repair: bool = False,
+        keypoints: bool = False,
+    ):
+        self.path, self.masks, self.keypoints, self.crowd = Path(path), masks, keypoints, True
         self.folder = Path(images) if str(images) else _folder_of(self.path)
-        file = read_file(self.path, self.folder, masks)
-        if not repair:
-            file.problems.report(HINT)
+        file = read_file(self.path, self.folder, masks, keypoints)
+        self.left_out = file.problems.told(repair)
         if not file.images:
             raise BadData(f"{self.path}: no picture is left" if file.problems.count else f"{self.path}: no pictures")
         self.class_names, self.category_ids = file.class_names, file.category_ids
-        self.images, self.annotations, self.left_out = file.images, file.annotations, file.problems.lines()
+        self.images, self.annotations = file.images, file.annotations
+        found = (row["keypoints"] for rows in self.annotations.values() for row in rows if keypoints)
+        self.points = len(next(found, ())) // 3
         self.label = {key: place for place, key in enumerate(file.category_ids)}
 
     def part(self, indices: Sequence[int], crowd: bool = True) -> Coco:
@@ -79,6 +87,9 @@ class Coco:
             size = image["height"], image["width"]
             masks = [_mask(row["segmentation"], *size) for row in rows]
             sample.masks = torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool)
+        if self.keypoints:
+            points = torch.tensor([row["keypoints"] for row in rows], dtype=torch.float32)
+            sample.keypoints = points.reshape(len(rows), -1, 3) if rows else torch.zeros(0, self.points, 3)
         return sample
 
 
@@ -100,90 +111,88 @@ def load(
     test: float = 0.2,
     seed: int = 0,
     repair: bool = False,
+    keypoints: bool = False,
+    semantic: bool = False,
 ) -> Splits:
     """Random shares of one annotation file, or the splits of a folder laid out as COCO is.
 
-    images: the folder of pictures; masks: whether outlines are read; repair: leave out what is wrong. In a folder
-    without test annotations the validation pictures are the test pictures as well.
+    images: the folder of pictures; masks, keypoints: whether these are read; semantic: paint maps of masks (see
+    `oculi.data.painting`); repair: leave out what is wrong. In a folder without test annotations the validation pictures
+    are the test pictures as well.
     """
-    root = Path(path)
+    root, masks = Path(path), masks or semantic
     if root.is_dir():
-        return _official(root, masks, repair)
-    whole = Coco(root, images, masks, repair)
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
-    first, second = round(len(whole) * test), round(len(whole) * (test + validation))
-    shares = order[second:], order[first:second], order[:first]
-    if not all(shares):
-        raise BadData(f"{root}: {len(whole)} pictures are too few for shares {test} to test, {validation} to validate")
-    return Splits(whole.part(shares[0], False), whole.part(shares[1]), whole.part(shares[2]), whole.class_names)
+        splits = _official(root, masks, repair, keypoints)
+    else:
+        splits = shares(Coco(root, images, masks, repair, keypoints), validation, test, seed, root)
+    return painted(splits) if semantic else splits
 
 
-def _official(root: Path, masks: bool, repair: bool) -> Splits:
-    parts: dict[str, Coco] = {}
-    for split in ("train", "val", "test"):
-        files = sorted((root / "annotations").glob(f"instances_{split}*.json"))
+def annotation_files(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Annotation file and pictures of each split: annotations/instances_train*.json and train*/, or all in train/.
+
+    Raises BadData where a split has several files.
+    """
+    found = {}
+    for part in ("train", "val", "test"):
+        files = sorted((root / "annotations").glob(f"instances_{part}*.json"))
+        files = files or sorted((root / "annotations").glob(f"person_keypoints_{part}*.json"))
+        files = files or sorted(root.glob(f"{part}*/_annotations.coco.json"))
         if len(files) > 1:
-            raise BadData(f"{root}: expected one annotations/instances_{split}*.json, found {len(files)}")
+            raise BadData(f"{root}: expected one annotations/instances_{part}*.json, found {len(files)}")
         if files:
-            parts[split] = Coco(files[0], root / files[0].stem.removeprefix("instances_"), masks, repair)
-    if "train" not in parts or len(parts) < 2:
+            beside = files[0].name.startswith("_")
+            named = re.sub(r"^(instances|person_keypoints)_", "", files[0].stem)
+            found[part] = files[0], files[0].parent if beside else root / named
+    return found
+
+
+def _official(root: Path, masks: bool, repair: bool, keypoints: bool) -> Splits:
+    files = annotation_files(root)
+    if "train" not in files or len(files) < 2:
         raise BadData(f"{root}: expected annotations/instances_train*.json and instances_val*.json")
-    train, order = parts["train"], [split for split in ("val", "test") if split in parts]
-    for split, part in parts.items():
-        if (part.category_ids, part.class_names) != (train.category_ids, train.class_names):
+    read, reports = {}, []
+    for part, (file, pictures) in files.items():
+        try:
+            read[part] = Coco(file, pictures, masks, repair, keypoints)
+        except BadData as error:
+            reports.append(str(error))
+    if reports:
+        raise BadData("\n".join(reports))
+    train = read["train"]
+    for split, one in read.items():
+        if (one.category_ids, one.class_names) != (train.category_ids, train.class_names):
             raise BadData(f"{root}: the {split} file has other categories than the train file")
-    middle, last = parts[order[0]], parts[order[-1]]
-    return Splits(train.part(range(len(train)), False), middle, last, train.class_names)
+    return official(read, root)
 
 
 def write(
     dataset: Dataset, path: str | Path, images: str | Path = "", class_names: Sequence[str] | None = None
-) -> None:
+) -> list[str]:
     """Write pictures as PNG into `images` (default: beside the file) and, when all are there, the JSON file.
 
-    Samples need an image, boxes and labels; masks are written as run lengths. Each file appears whole or not at all.
+    Samples need an image, boxes and labels; masks are written as run lengths, keypoints as they are. Each file appears
+    whole or not at all. Returns what is lost, a line per kind.
     """
     path = Path(path)
     folder = Path(images) if str(images) else path.parent / "images"
-    problems = Problems("dataset")
-    names = list(class_names) if class_names is not None else None
-    for index in range(len(dataset)):
-        problems.add(*_unfit(dataset[index], index, names))
-    problems.report()
-    folder.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    names = label_names({"": dataset}, class_names)
     pictures: list[Entry] = []
     annotations: list[Entry] = []
-    used: set[str] = set()
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        name = re.sub(r"[^\w.-]+", "_", sample.id or f"{index:06d}").lstrip(".")
-        name = f"{name}-{index}" if name in used or not name else name
-        used.add(name)
+    lost = Problems(path)
+    for index, (name, sample) in enumerate(saved(dataset, folder, lost, KEPT)):
         annotations += _rows(sample, index + 1, len(annotations) + 1)
-        assert sample.image is not None
-        picture = to_pil(sample.image) if len(sample.image) == 3 else to_pil(sample.image).convert("L")
-        _whole(folder / f"{name}.png", lambda stream, it=picture: it.save(stream, "PNG"))  # type: ignore[misc]
-        pictures.append({"id": index + 1, "file_name": f"{name}.png", "height": picture.height, "width": picture.width})
-    most = 1 + max((row["category_id"] - 1 for row in annotations), default=-1)
-    names = names if names is not None else [str(label) for label in range(most)]
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+        height, width = sample.image.shape[-2:]  # type: ignore[union-attr]
+        pictures.append({"id": index + 1, "file_name": name, "height": height, "width": width})
+    categories: list[Entry] = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+    points = max((len(row.get("keypoints", ())) // 3 for row in annotations), default=0)
+    if points:
+        categories = [{**one, "keypoints": [str(k) for k in range(points)]} for one in categories]
     document = {"images": pictures, "categories": categories, "annotations": annotations}
-    _whole(path, lambda stream: stream.write(json.dumps(document).encode()))
-
-
-def _unfit(sample: Sample, index: int, names: list[str] | None) -> tuple[str, list[int]]:
-    if sample.image is None or sample.boxes is None or sample.labels is None:
-        return "samples without an image, boxes or labels", [index]
-    if len({len(v) for v in (sample.boxes, sample.labels, sample.masks, sample.crowd) if v is not None}) > 1:
-        return "samples with unlike numbers of boxes, labels, masks or crowd flags", [index]
-    if len(sample.labels) and (
-        int(sample.labels.min()) < 0 or (names is not None and int(sample.labels.max()) >= len(names))
-    ):
-        return "samples with a label that has no name", [index]
-    if not bool(torch.isfinite(sample.boxes).all()) or bool((sample.boxes[:, 2:] <= sample.boxes[:, :2]).any()):
-        return "samples with a box of no or negative width or height", [index]
-    return "", []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as stream:
+        stream.write(json.dumps(document).encode())
+    return lost.lines()
 
 
 def _rows(sample: Sample, picture: int, first: int) -> list[Entry]:
@@ -200,18 +209,8 @@ def _rows(sample: Sample, picture: int, first: int) -> list[Entry]:
         row["iscrowd"] = int(crowd[i])
         if sample.masks is not None:
             row["segmentation"] = encode(sample.masks[i])
+        if sample.keypoints is not None:
+            row["keypoints"] = sample.keypoints[i].double().flatten().tolist()
+            row["num_keypoints"] = int((sample.keypoints[i, :, 2] > 0).sum())
         rows.append(row)
     return rows
-
-
-def _whole(path: Path, fill_in: Callable[[BinaryIO], Any]) -> None:
-    """Write under a temporary name, then rename."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            fill_in(stream)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

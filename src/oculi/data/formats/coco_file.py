@@ -7,16 +7,13 @@ or annotations goes to `problems` and is left out; borders exceeded by less than
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from oculi.data.formats.problems import Problems
+from oculi.data.formats.pictures import picture_size, twice
+from oculi.data.formats.polygons import crosses_itself
+from oculi.data.formats.problems import Problems, sound_box
 from oculi.data.formats.run_length import decode
 from oculi.data.sources import BadData
 
@@ -36,27 +33,31 @@ class CocoFile:
     problems: Problems
 
 
-def read_file(path: Path, folder: Path, masks: bool) -> CocoFile:
-    """Read and check. `masks`: whether outlines are needed. Raises BadData where it is not a COCO file at all."""
-    document = _document(path)
+def read_file(path: Path, folder: Path, masks: bool, keypoints: bool = False) -> CocoFile:
+    """Read and check. `masks`, `keypoints`: whether these are needed. Raises BadData where it is not a COCO file at all."""
+    document = read_document(path)
     problems = Problems(path)
-    categories = _sound(document, "categories", {"name": str}, problems)
+    categories = sound_entries(document, "categories", {"name": str}, problems)
     ids = sorted(categories, key=lambda key: (isinstance(key, str), key))
     names = [categories[key]["name"] for key in ids]
-    problems.add("category names met twice", _twice(names))
-    said = _sound(document, "images", {"file_name": str, "height": int, "width": int}, problems)
-    problems.add("file names met twice", _twice(image["file_name"] for image in said.values()))
+    problems.add("category names met twice", twice(names))
+    said = sound_entries(document, "images", {"file_name": str, "height": int, "width": int}, problems)
+    problems.add("file names met twice", twice(image["file_name"] for image in said.values()))
     images = {}
     for key, image in said.items():
-        fault = _picture_fault(image, folder)
+        fault = picture_fault(image, folder)
         if fault:
             problems.add(*fault)
         else:
             images[key] = image
-    rows = _sound(document, "annotations", {"image_id": KEY, "category_id": KEY, "bbox": list}, problems)
+    rows = sound_entries(document, "annotations", {"image_id": KEY, "category_id": KEY, "bbox": list}, problems)
     chosen: dict[int | str, list[Entry]] = {key: [] for key in images}
+    points = 0
     for key, row in rows.items():
         kind = _fault(row, said, categories, masks)
+        if kind is None and keypoints:
+            points = points or len(row.get("keypoints") or ())
+            kind = _points_fault(row.get("keypoints"), points)
         if kind:
             problems.add(f"annotations {kind}", [key])
         elif row["image_id"] in images:
@@ -64,7 +65,8 @@ def read_file(path: Path, folder: Path, masks: bool) -> CocoFile:
     return CocoFile(ids, names, list(images.values()), chosen, problems)
 
 
-def _document(path: Path) -> Entry:
+def read_document(path: Path) -> Entry:
+    """The file as an object with the three lists. Raises BadData."""
     if not path.is_file():
         raise BadData(f"{path}: no such file")
     try:
@@ -79,14 +81,14 @@ def _document(path: Path) -> Entry:
     return document
 
 
-def _sound(document: Entry, name: str, wanted: dict[str, Any], problems: Problems) -> dict[int | str, Entry]:
+def sound_entries(document: Entry, name: str, wanted: dict[str, Any], problems: Problems) -> dict[int | str, Entry]:
     """Entries by id: those that have all fields, each of its type, the first of several with one id."""
     found: dict[int | str, Entry] = {}
     for place, entry in enumerate(document[name]):
         if not isinstance(entry, dict):
             problems.add(f"{name} that are no objects, by place", [place])
             continue
-        lacking = [k for k, kind in {"id": KEY, **wanted}.items() if not _is(entry.get(k), kind)]
+        lacking = [k for k, kind in {"id": KEY, **wanted}.items() if not is_kind(entry.get(k), kind)]
         if lacking:
             problems.add(f"{name} without a proper {', '.join(lacking)}, by place", [place])
         elif entry["id"] in found:
@@ -96,26 +98,20 @@ def _sound(document: Entry, name: str, wanted: dict[str, Any], problems: Problem
     return found
 
 
-def _is(value: Any, kind: Any) -> bool:
+def is_kind(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type, truth values being no numbers."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _twice(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
-
-
-def _picture_fault(image: Entry, folder: Path) -> tuple[str, list[object]] | None:
+def picture_fault(image: Entry, folder: Path) -> tuple[str, list[object]] | None:
+    """What is wrong with a picture: its name, the file, or its size."""
     name = Path(image["file_name"])
     if name.is_absolute() or ".." in name.parts or not name.name:
         return "file names that leave the folder of pictures", [image["file_name"]]
     path = folder / name
-    if not path.is_file():
-        return "pictures that are not on disk", [path]
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
-        return "pictures that cannot be read", [path]
+    size, fault = picture_size(path)
+    if fault:
+        return fault, [path]
     if size != (image["width"], image["height"]):
         told = f"{path} is {size[0]} x {size[1]}, said to be {image['width']} x {image['height']}"
         return "pictures of another size than the file says", [told]
@@ -130,19 +126,25 @@ def _fault(row: Entry, images: dict[int | str, Entry], categories: dict[int | st
         return "of an unknown category"
     if row.get("iscrowd", 0) not in (0, 1):
         return "with a crowd flag that is neither 0 nor 1"
-    if len(row["bbox"]) != 4 or not all(_is(v, int | float) and math.isfinite(v) for v in row["bbox"]):
+    if len(row["bbox"]) != 4 or not all(is_kind(v, int | float) for v in row["bbox"]):
         return "whose box is not four finite numbers"
     x, y, width, height = (float(v) for v in row["bbox"])
-    if width <= 0 or height <= 0:
-        return "with a box of no or negative width or height"
     image = images[row["image_id"]]
-    right, bottom = float(image["width"]), float(image["height"])
-    if min(x, y) <= -1 or x + width >= right + 1 or y + height >= bottom + 1 or x >= right or y >= bottom:
-        return "with a box outside the picture"
-    row["box"] = [max(x, 0.0), max(y, 0.0), min(x + width, right), min(y + height, bottom)]
-    if row["box"][2] <= row["box"][0] or row["box"][3] <= row["box"][1]:
-        return "with a box outside the picture"
+    row["box"], fault = sound_box([x, y, x + width, y + height], image["width"], image["height"])
+    if fault:
+        return fault
     return _outline_fault(row.get("segmentation"), image) if masks else None
+
+
+def _points_fault(points: Any, count: int) -> str | None:
+    if (
+        not isinstance(points, list)
+        or not points
+        or len(points) % 3
+        or not all(is_kind(v, int | float) for v in points)
+    ):
+        return "without points x y v"
+    return None if len(points) == count else "with more or fewer points than others"
 
 
 def _outline_fault(outline: Any, image: Entry) -> str | None:
@@ -157,8 +159,10 @@ def _outline_fault(outline: Any, image: Entry) -> str | None:
     if not isinstance(outline, list) or not outline:
         return "without a segmentation"
     for polygon in outline:
-        if not isinstance(polygon, list) or not all(_is(v, int | float) and abs(v) < 1e6 for v in polygon):
+        if not isinstance(polygon, list) or not all(is_kind(v, int | float) and abs(v) < 1e6 for v in polygon):
             return "with a polygon that is not a list of numbers"
         if len(polygon) < 6 or len(polygon) % 2:
             return "with a polygon of less than three corners or half a corner"
+        if crosses_itself(polygon):
+            return "with a polygon that crosses itself"
     return None

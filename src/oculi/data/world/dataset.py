@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oculi.data.world import truth
+from oculi.data.world import solids, truth
 from oculi.data.world.render import Rendered, render
 from oculi.data.world.scenes import COLOUR_NAMES, TEXTURES, Knobs, Scenes, class_shares, lay_out, look, moved
 from oculi.data.world.shapes import SHAPES
@@ -26,8 +26,9 @@ TASKS = {
 }
 FIELDS = (
     *(name for names in TASKS.values() for name in names),
-    *("panoptic", "depth", "normals", "camera", "boxes3d", "questions", "referring"),
+    *("panoptic", "keypoints", "depth", "normals", "camera", "boxes3d", "voxels", "surface", "questions", "referring"),
 )
+OF_OBJECTS = ("keypoints", "voxels", "surface")
 BASELINE = 0.3  # metres between the cameras of a stereo pair
 
 
@@ -106,6 +107,12 @@ class World:
             maps["depth"] = picture.depth
         if "normals" in self.fields:
             maps["normals"] = picture.normals
+        if "keypoints" in self.fields:
+            maps["keypoints"] = truth.keypoints(scenes, picture)
+        if "voxels" in self.fields:
+            maps["voxels"] = solids.occupancy(scenes)
+        if "surface" in self.fields:
+            maps["surface"] = solids.surface(scenes)
         if {"next_image", "flow"} & self.fields:
             later = step(scenes, self.seed)
             maps["next_image"] = render(later, self.size, self.knobs, self.seed + 1).image
@@ -124,7 +131,7 @@ class World:
         names = [truth.words(scenes, i, slot) for slot in shown.tolist()]
         sample = Sample(id=f"world-{self.seed}-{int(scenes.index[i])}")
         for name, value in maps.items():
-            setattr(sample, name, value[i])
+            setattr(sample, name, value[i, shown] if name in OF_OBJECTS else value[i])
         sample.facts = _facts(scenes, i, boxes[shown])
         if "boxes" in asked or "labels" in asked:
             sample.boxes, sample.labels = boxes[shown], self._noisy(kinds, int(scenes.index[i]))

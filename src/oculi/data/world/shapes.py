@@ -89,6 +89,29 @@ def half_extents(kind: Int[Tensor, "*n"], size: Float[Tensor, "3 *n"]) -> Float[
     return torch.stack([wide, deep, torch.where(torus, y, torch.where(sphere, x, z))])
 
 
+def extreme(
+    kind: Int[Tensor, "*n"], direction: Float[Tensor, "3 *n"], size: Float[Tensor, "3 *n"]
+) -> Float[Tensor, "3 *n"]:
+    """The point of each object furthest along a unit `direction` in its own axes; the middle of those, where many are."""
+    level = torch.where(direction.abs() < 1e-5, 0.0, direction)
+    x, y, z = level
+    ring = hypot(x, y)
+    around = torch.stack([x, y, torch.zeros_like(z)]) / ring.clamp_min(1e-9)
+    end = torch.stack([torch.zeros_like(z), torch.zeros_like(z), size[2]])
+    rim = size[0] * around - end
+    answers = (
+        size[0] * direction,
+        size * level.sign(),
+        size[0] * around + end * z.sign(),
+        torch.where(dot(rim, level) > dot(end, level), rim, end),
+        size[0] * around + size[1] * direction,
+    )
+    result = answers[0]
+    for index in range(1, len(SHAPES)):
+        result = torch.where(kind == index, answers[index], result)
+    return result
+
+
 def dot(a: Float[Tensor, "3 *#n"], b: Float[Tensor, "3 *#n"]) -> Tensor:
     """Inner product written out, the same bits in every batch."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -1,4 +1,4 @@
-r"""What is true of a rendered scene: boxes, masks, words, 3D boxes, motion and disparity, all computed, none guessed.
+r"""What is true of a rendered scene: boxes, masks, keypoints, words, 3D boxes, motion and disparity, computed, not guessed.
 
 flow       project(point moved with its object, second camera) - pixel centre
 disparity  focal * baseline / depth
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oculi.data.world.render import Rendered, rays, to_local, to_world
 from oculi.data.world.scenes import COLOUR_NAMES, TEXTURE_WORDS, TEXTURES, Scenes
-from oculi.data.world.shapes import SHAPES, dot, half_extents
+from oculi.data.world.shapes import SHAPES, dot, extreme, half_extents
 
 LEAST_PIXELS = 8  # an object that shows less is not named, boxed or masked
 
@@ -39,6 +39,39 @@ def boxes3d(scenes: Scenes) -> Float[Tensor, "n k 7"]:
     extents = half_extents(scenes.kind, scenes.size)
     sides = torch.where(scenes.tilted, extents[[2, 1, 0]], extents) * 2
     return torch.cat([scenes.center, sides, scenes.yaw[None]]).permute(1, 2, 0).contiguous()
+
+
+KEYPOINTS = ("top", "bottom", "left", "right", "middle")
+
+
+def keypoints(scenes: Scenes, rendered: Rendered) -> Float[Tensor, "n k 5 3"]:
+    """x, y in pixels of each object's extreme points up, down, left and right across the line of sight, and of its middle.
+
+    The third number is 2 where no other thing hides the point, 1 where one does, and 0, as x and y are, outside the picture.
+    """
+    (n, most), size = scenes.kind.shape, rendered.depth.shape[-1]
+    toward = scenes.center - scenes.eye[..., None]
+    flat = (toward[0] * toward[0] + toward[1] * toward[1]).sqrt()
+    level, one = torch.zeros_like(flat), torch.ones_like(flat)
+    up = torch.stack([level, level, one])
+    right = torch.stack([toward[1] / flat, -toward[0] / flat, level])  # across the line of sight
+    axes = scenes.axes
+    found = []
+    for direction in (up, -up, -right, right):
+        local = torch.stack([dot(axes[:, b], direction) for b in range(3)])
+        point = extreme(scenes.kind, local, scenes.size)
+        found.append(scenes.center + torch.stack([dot(axes[a], point) for a in range(3)]))
+    offset = torch.stack([*found, scenes.center], -1) - scenes.eye[..., None, None]
+    x, y, z = (dot(row[..., None, None], offset) for row in scenes.view)
+    scale = (scenes.focal * size)[:, None, None] / z
+    x, y = x * scale + size / 2, y * scale + size / 2
+    inside = (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    scene = torch.arange(n)[:, None, None]
+    row, column = (v.clamp(0, size - 1).long() for v in (y, x))
+    own = rendered.slot[scene, row, column] == torch.arange(most)[:, None]
+    seen = own | (rendered.depth[scene, row, column] >= z)
+    flag = torch.where(seen, 2.0, 1.0)
+    return torch.stack([x, y, flag], -1) * inside[..., None]
 
 
 def flow(first: Scenes, second: Scenes, rendered: Rendered) -> Float[Tensor, "n 2 height width"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oculi.data.datasets import Dataset, Splits, batches
 from oculi.metrics.detection import Objects, coco, found_objects
+from oculi.metrics.instances import PERSON_SIGMAS
 from oculi.predictions import Detections
 from oculi.system import System, predict
 
@@ -23,8 +24,8 @@ SIDES = {"small": (0.0, 3 / 16), "medium": (3 / 16, 1 / 4), "large": (1 / 4, mat
 def score(system: System, splits: Splits, split: str) -> dict[str, float]:
     """map (IoU 0.50 to 0.95), map50, map75, map_small, map_medium, map_large, recall (100 a picture), ap_<class>.
 
-    Where both the answers and the data have masks, mask_map, mask_map50 and mask_map75 too. What is undefined, such as
-    the AP of a class without objects, is left out.
+    Where both the answers and the data have masks, mask_map, mask_map50 and mask_map75 too; where both have keypoints,
+    oks_map, oks_map50 and oks_map75. What is undefined, such as the AP of a class without objects, is left out.
     """
     found, truths = answers(system, getattr(splits, split))
     names = splits.class_names
@@ -39,10 +40,12 @@ def score(system: System, splits: Splits, split: str) -> dict[str, float]:
         "recall": boxes.average_recall(),
         **{f"ap_{names[k] if names else k}": value for k, value in enumerate(boxes.per_class().tolist())},
     }
-    if all(one.masks is not None for one in found) and all(one.masks is not None for one in truths):
-        masks = coco(found, truths, len(names) if names else 0, areas, by="masks")
-        scores |= {"mask_map": masks.average_precision(), "mask_map50": masks.average_precision(0.5)}
-        scores["mask_map75"] = masks.average_precision(0.75)
+    for kind, prefix in (("masks", "mask"), ("keypoints", "oks")):
+        if all(getattr(one, kind) is not None for one in (*found, *truths)):
+            sigmas = _sigmas(truths) if kind == "keypoints" else None
+            more = coco(found, truths, len(names) if names else 0, areas, by=kind, sigmas=sigmas)
+            scores |= {f"{prefix}_map": more.average_precision(), f"{prefix}_map50": more.average_precision(0.5)}
+            scores[f"{prefix}_map75"] = more.average_precision(0.75)
     return {name: value for name, value in scores.items() if not math.isnan(value)}
 
 
@@ -55,12 +58,20 @@ def answers(system: System, dataset: Dataset) -> tuple[list[Detections], list[Ob
             raise ValueError("dataset: its samples have no boxes or no labels")
         found += [cast(Detections, answer.cpu()) for answer in predict(system, batch)]
         none = [None] * len(batch.boxes)
-        rest = zip(batch.crowd or none, batch.masks or none, strict=True)
+        rest = zip(batch.crowd or none, batch.masks or none, batch.keypoints or none, strict=True)
         truths += [
-            Objects(boxes, labels, crowd, masks=masks)
-            for boxes, labels, (crowd, masks) in zip(batch.boxes, batch.labels, rest, strict=True)
+            Objects(boxes, labels, crowd, masks=masks, keypoints=keypoints)
+            for boxes, labels, (crowd, masks, keypoints) in zip(batch.boxes, batch.labels, rest, strict=True)
         ]
     return found, truths
+
+
+def _sigmas(truths: list[Objects]) -> list[float]:
+    """COCO's constants for 17 keypoints, their mean for any other number."""
+    points = {one.keypoints.shape[1] for one in truths if one.keypoints is not None} or {len(PERSON_SIGMAS)}
+    if points == {len(PERSON_SIGMAS)}:
+        return list(PERSON_SIGMAS)
+    return [sum(PERSON_SIGMAS) / len(PERSON_SIGMAS)] * max(points)
 
 
 def objects(
