@@ -52,6 +52,8 @@ def test_what_the_system_reads_is_read(places):
         "name": "yolo", "path": "", "masks": True, "semantic": True,
     }  # fmt: skip
     assert recognise(places / "voc", {"semantic"}) | {"path": ""} == {"name": "voc", "path": "", "semantic": True}
+    objects = recognise(places / "coco", {"boxes", "semantic", "panoptic"})
+    assert open_data(**objects).class_names == ["sphere", "box", "cylinder", "cone", "torus"]
     with pytest.raises(BadData, match="recognised as semantic_png; it holds semantic, but boxes"):
         recognise(places / "semantic_png", {"boxes"})
     assert fields_read(catalogue.recipe("resnet")) == {"label"}
@@ -140,6 +142,8 @@ def test_other_classes_are_refused(places, tmp_path, capsys):
     assert len(splits.train) == 6
     assert main(["train", "faster_rcnn", "--data", str(places / "semantic_png")]) == 2
     assert "boxes is what the system learns from" in capsys.readouterr().err
+    assert main(["train", "faster_rcnn", "--data", "digitz"]) == 2
+    assert "neither a file nor a folder, and no source; did you mean digits?" in capsys.readouterr().err
     assert main(["train", "faster_rcnn", "--data", str(tmp_path)]) == 2
     assert "not recognised" in capsys.readouterr().err
 

@@ -126,7 +126,7 @@ def mosaic(batch: Batch, tiles: Int[Tensor, "4 b"], center: Float[Tensor, "b 2"]
 
 def _joined(batch: Batch, parts: list[Batch], insides: list[Tensor]) -> Batch:
     """One picture of each tile's part."""
-    changed: dict[str, Any] = {"image": sum(p.pictures * i[:, None] for p, i in zip(parts, insides, strict=True))}  # type: ignore[misc]
+    changed: dict[str, Any] = {"image": sum(p.pictures * i[:, None] for p, i in zip(parts, insides, strict=True))}
     if batch.semantic is not None:
         changed["semantic"] = sum(p.semantic * i for p, i in zip(parts, insides, strict=True))  # type: ignore[misc, operator]
     if batch.panoptic is not None:

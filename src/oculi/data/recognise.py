@@ -46,8 +46,9 @@ def recognise(path: str | Path, reads: Collection[str] = ()) -> dict[str, Any]:
     root = Path(path)
     name = next((name for name, fits in _KINDS.items() if fits(root)), None)
     if name is None:
-        there = "" if root.exists() else f"{root}: no such file or folder. "
-        raise BadData(f"{there}{root}: not recognised. Looked for {LOOKED_FOR}")
+        if not root.exists():
+            raise BadData(f"{root}: no such file or folder")
+        raise BadData(f"{root}: not recognised. Looked for {LOOKED_FOR}")
     if name == "coco" and root.is_dir() and "panoptic" in reads and _is_panoptic(root):
         name = "panoptic_png"
     wanted = [truth for truth in TRUTHS if truth in reads]
@@ -60,6 +61,7 @@ def recognise(path: str | Path, reads: Collection[str] = ()) -> dict[str, Any]:
         painted = "semantic" in wanted or "panoptic" in wanted
         options |= {"masks": True} if "masks" in wanted or (painted and name != "voc") else {}
         options |= {"semantic": True} if painted else {}
+        options |= {"stuff": False} if painted and "boxes" in wanted and name != "voc" else {}
         options |= {"keypoints": True} if "keypoints" in wanted and name != "voc" else {}
     return options
 

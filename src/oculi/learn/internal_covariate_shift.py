@@ -88,7 +88,7 @@ def gradient_shift(system: System, batch: Batch, rate: float) -> GradientShift:
             distance[name] = float((now - gradients[k]).norm())
             cosine[name] = float(F.cosine_similarity(now.flatten(), gradients[k].flatten(), dim=0))
             with torch.no_grad():
-                weight -= rate * gradients[k]
+                weight.sub_(rate * gradients[k])
     return GradientShift(distance, cosine)
 
 

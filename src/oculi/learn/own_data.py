@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from oculi.catalogue import BadRecipe, Recipe, signature
+from oculi.catalogue import BadRecipe, Recipe, nearest, signature
 from oculi.data.datasets import Dataset, Splits
 from oculi.data.recognise import TRUTHS, recognise
-from oculi.data.sources import SOURCES, open_data
+from oculi.data.sources import SOURCES, BadData, open_data
 from oculi.learn.training import system_class
 
 BY_ANSWER = {
@@ -33,13 +33,16 @@ def fields_read(recipe: Recipe) -> set[str]:
     """What the system needs of a batch: by its kind of answer, and what its file names as `batch.masks` and so on."""
     answer = getattr(system_class(recipe), "answer", None)
     said = re.findall(r"\bbatch\.(\w+)", recipe.source.read_text(encoding="utf-8"))
-    return {*BY_ANSWER.get(getattr(answer, "__name__", ""), ()), *(set(said) & set(TRUTHS))}
+    objects = {"boxes", "masks"} if "stuff" in signature(recipe) else set()  # its classes are those of objects
+    return {*BY_ANSWER.get(getattr(answer, "__name__", ""), ()), *(set(said) & set(TRUTHS)), *objects}
 
 
 def data_options(recipe: Recipe, data: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides `data.*` for a path or the name of a source; those that are `given` stay."""
     if data in SOURCES:
         return {"data.name": data, **given}
+    if not Path(data).exists():
+        raise BadData(f"data: {data} is neither a file nor a folder, and no source{nearest(data, SOURCES)}")
     found = recognise(Path(data).resolve(), fields_read(recipe))
     return {f"data.{key}": value for key, value in found.items()} | dict(given)
 

@@ -30,7 +30,10 @@ MASKS = 4  # one for prompts that are clear, three for those that are not
 
 
 class NarrowAttention(nn.Module):
-    """Multi-head attention whose queries, keys and values come from three places and are `inner` wide."""
+    """Multi-head attention whose queries, keys and values come from three places and are `inner` wide.
+
+    Keys begin with the weights of the queries, so that at first everything looks at what is like it, and near it.
+    """
 
     def __init__(self, width: int, inner: int, heads: int, context_width: int = 0):
         super().__init__()
@@ -40,6 +43,9 @@ class NarrowAttention(nn.Module):
         self.query = nn.Linear(width, inner)
         self.key, self.value = nn.Linear(context_width or width, inner), nn.Linear(context_width or width, inner)
         self.out = nn.Linear(inner, width)
+        nn.init.xavier_uniform_(self.query.weight)
+        with torch.no_grad():
+            self.key.weight.copy_(self.query.weight if width == self.key.in_features else self.key.weight)
 
     def split(self, x: Float[Tensor, "b n inner"]) -> Float[Tensor, "b heads n d"]:
         """A sequence per head."""

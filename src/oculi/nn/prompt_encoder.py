@@ -118,9 +118,8 @@ class PromptEncoder(nn.Module):
             tokens.append(self.point_tokens(corners, kinds.expand(corners.shape[:-1])))
         if prompts.embeddings is not None:
             if self.text is None or prompts.embeddings.shape[-1] != self.text.in_features:
-                known = self.text.in_features if self.text is not None else 0
-                got = prompts.embeddings.shape[-1]
-                raise ValueError(f"prompts.embeddings: expected a width of {known} (text_width), got {got}")
+                known, width = self.text.in_features if self.text is not None else 0, prompts.embeddings.shape[-1]
+                raise ValueError(f"prompts.embeddings: expected a width of {known} (text_width), got {width}")
             tokens.append(self.text(prompts.embeddings)[..., None, :])
         if self.always_none or not tokens:
             like = tokens[0] if tokens else prompts.masks

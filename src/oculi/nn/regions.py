@@ -53,9 +53,9 @@ class Regions:
     sampled: Bool[Tensor, "b k"]
     positive: Bool[Tensor, "b k"]
 
-    def foreground(self, share: float = SHARE) -> Regions:
+    def foreground(self) -> Regions:
         """Its foreground alone, in as few places as can hold it."""
-        most = max(1, int(self.boxes.shape[1] * share))
+        most = max(1, int(self.positive.sum(1).max()))
         chosen = self.positive.int().topk(most, 1).indices
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         positive = self.positive[rows, chosen]

@@ -49,7 +49,7 @@ def stability(logits: Float[Tensor, "*n h w"], offset: float = OFFSET) -> Float[
 
 
 def everything(
-    system: Any, image: Float[Tensor, "b 3 h w"], side: int, least_quality: float, least_stability: float
+    system: Any, image: Float[Tensor, "b 3 height width"], side: int, least_quality: float, least_stability: float
 ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"], Bool[Tensor, "b d"]]:
     """What `select` leaves of the three masks at each point of the grid, `system` having `features` and `decode`."""
     features = system.features(image)

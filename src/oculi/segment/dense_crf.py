@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -96,7 +97,9 @@ def exact_sums(picture: Float[Tensor, "c h w"], kernels: Kernels, rows: int = 51
         )
         return torch.cat([torch.exp(-0.5 * distance.square()) @ values for distance in parts])
 
-    return _message([(w, lambda v, f=f: sums(f, v)) for w, f in both], len(places), kernels.normalized, picture)
+    return _message(
+        [(weight, partial(sums, features)) for weight, features in both], len(places), kernels.normalized, picture
+    )
 
 
 def fast_sums(picture: Float[Tensor, "c h w"], kernels: Kernels, tolerance: float = 1e-3) -> Message:

@@ -102,7 +102,7 @@ class SAM(System):
         return best_of(masks, quality), quality.amax(-1)
 
     def everything(
-        self, image: Float[Tensor, "b 3 h w"]
+        self, image: Float[Tensor, "b 3 height width"]
     ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d"], Bool[Tensor, "b d"]]:
         """Automatic masks, best first: logits at the decoder's size, scores, and which of the d are any."""
         return everything(self, image, self.grid, *self.keep)
@@ -118,7 +118,9 @@ class SAM(System):
         truth, real, tokens = self._asked(batch)
         features, dense = self.features(batch.pictures), self.prompts.dense(None)
         places = self.places(features)
-        masks, quality, said = [], [], truth
+        masks: list[Tensor] = []
+        quality: list[Tensor] = []
+        said = truth
         for click in [False, *clicking(self.clicks)]:
             if click:
                 tokens = torch.cat([tokens, self._click(said, truth)], 2)

@@ -78,8 +78,8 @@ class Tracked:
 class Seen:
     """The maps of one frame, finest first."""
 
-    fine: Float[Tensor, "n eighth h w"]
-    medium: Float[Tensor, "n quarter h w"]
+    fine: Float[Tensor, "n eighth h4 w4"]
+    medium: Float[Tensor, "n quarter h2 w2"]
     coarse: Float[Tensor, "n channels h w"]
 
 
@@ -203,7 +203,7 @@ class SAM2(System):
         kept = [0, *range(max(1, now - self.memories + 1), now)]
         marks = self.age[[self.memories - 1, *(now - 1 - k for k in kept[1:])]]
         memory = torch.stack([moments[k].memory for k in kept], 1).flatten(3).transpose(2, 3)
-        places = sine_map(self.memory_channels, *image.shape[-2:], device).flatten(1).transpose(0, 1)
+        places = sine_map(self.memory_channels, image.shape[-2], image.shape[-1], device).flatten(1).transpose(0, 1)
         places = (places + marks[:, None]).expand(len(image), -1, -1, -1)
         most = min(frames, POINTERS)
         pointing = [0, *range(max(1, now - most + 1), now)]

@@ -73,7 +73,9 @@ def test_losses_and_gradients_equal_torchvisions(pair, monkeypatch):
     for mine, other in (("classes", "loss_classifier"), ("boxes", "loss_box_reg")):
         torch.testing.assert_close(losses[mine], expected[other], rtol=1e-5, atol=1e-6)
     shared = list(system.trunk.stages.parameters())
-    for a, b in zip(*(torch.autograd.grad(sum(v.values()), shared) for v in (losses, expected)), strict=True):
+    for a, b in zip(
+        *(torch.autograd.grad(sum(v.values()), shared, retain_graph=True) for v in (losses, expected)), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -56,8 +56,9 @@ def _objects(network: Any, features: list[Tensor], truth: Bool[Tensor, "n h w"],
     point = centre(truth)
     points, labels = point[:, None], torch.ones(len(truth), 1, dtype=torch.int64, device=truth.device)
     row: dict[str, Tensor] = {}
+    fed: Tensor | None = None
     for click in range(1, CLICKS + 1):
-        prompts = Prompts(points[None], labels[None], masks=None if click == 1 else fed)
+        prompts = Prompts(points[None], labels[None], masks=fed)
         fed, _ = network.best(features, prompts)
         said = network.enlarge(fed)[0] > 0
         if click in COUNTED:
