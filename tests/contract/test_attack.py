@@ -17,6 +17,7 @@ MOVING = "its proposals move with the picture but carry no gradient"
 PARTIAL = dict.fromkeys(
     ("faster_rcnn", "mask_rcnn", "keypoint_rcnn", "panoptic_fpn", "fast_rcnn", "rcnn", "mesh_rcnn"), MOVING
 )
+PARTIAL["sam"] = "its simulated clicks jump with the picture and carry no gradient"
 
 
 @pytest.mark.parametrize("method", [FGSM(EPS), PGD(EPS, step=0.01, steps=3)], ids=lambda m: type(m).__name__)

@@ -22,7 +22,7 @@ def test_a_click_on_and_a_click_beside_the_object_are_different_tokens():
     encoder = PromptEncoder(16, 32)
     tokens, _ = encoder(Prompts(torch.full((1, 2, 1, 2), 7.5), torch.tensor([[[1], [0]]])))
     assert tokens.shape == (1, 2, 2, 16)
-    assert float((tokens[0, 0, 0] - tokens[0, 1, 0]).abs().max()) > 0.1
+    assert float((tokens[0, 0, 0] - tokens[0, 1, 0]).detach().abs().max()) > 0.1
     torch.testing.assert_close(tokens[0, 0, 1], tokens[0, 1, 1])  # the token that stands for no point
 
 
@@ -49,10 +49,13 @@ def test_embeddings_learn_to_name_objects():
     said = torch.eye(2)[None].expand(4, -1, -1)
     batch = Batch(image=image, masks=list(masks), prompts=Prompts(embeddings=said))
     optimizer = torch.optim.Adam(system.parameters(), lr=4e-3)
-    for _ in range(110):
+    for _ in range(130):
         optimizer.zero_grad()
-        torch.stack(list(system.loss(batch).values())).sum().backward()
+        total = torch.stack(list(system.loss(batch).values())).sum()
+        total.backward()
         optimizer.step()
+        if float(total.detach()) < 0.4:
+            break
     answers = predict(system.eval(), batch)
     found = torch.stack([answer.masks for answer in answers])
     iou = (found & masks).flatten(2).sum(2) / (found | masks).flatten(2).sum(2)
