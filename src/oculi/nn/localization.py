@@ -36,7 +36,7 @@ class LocalizationHead(nn.Module):
         return self.classes(x), self.box(x) + x.new_tensor([0, 0, 1, 1])
 
 
-def in_view(boxes: Float[Tensor, "*n 4"], views: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+def in_view(boxes: Float[Tensor, "*#n 4"], views: Float[Tensor, "*#n 4"]) -> Float[Tensor, "... 4"]:
     """Boxes in pixels as shares of their views.
 
     >>> in_view(torch.tensor([[12.0, 5, 16, 10]]), torch.tensor([[10.0, 0, 20, 10]]))
@@ -46,7 +46,7 @@ def in_view(boxes: Float[Tensor, "*n 4"], views: Float[Tensor, "*n 4"]) -> Float
     return (boxes - torch.cat([corner, corner], -1)) / torch.cat([size, size], -1)
 
 
-def out_of_view(shares: Float[Tensor, "*n 4"], views: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+def out_of_view(shares: Float[Tensor, "*#n 4"], views: Float[Tensor, "*#n 4"]) -> Float[Tensor, "... 4"]:
     """The inverse: boxes in pixels."""
     corner, size = views[..., :2], views[..., 2:] - views[..., :2]
     return shares * torch.cat([size, size], -1) + torch.cat([corner, corner], -1)

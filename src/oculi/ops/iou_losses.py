@@ -14,7 +14,6 @@ Zheng et al.: Distance-IoU Loss, 2019, arXiv:1911.08287.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -23,10 +22,9 @@ from torch import Tensor
 from oculi.ops.boxes import area
 
 EPSILON = 1e-7
-Kind = Literal["iou", "giou", "diou", "ciou"]
 
 
-def iou_loss(given: Float[Tensor, "*n 4"], wanted: Float[Tensor, "*n 4"], kind: Kind = "giou") -> Float[Tensor, "*n"]:
+def iou_loss(given: Float[Tensor, "*n 4"], wanted: Float[Tensor, "*n 4"], kind: str = "giou") -> Float[Tensor, "*n"]:
     """The loss of each pair. Raises ValueError for a kind that is none.
 
     >>> unit = torch.tensor([[0.0, 0, 1, 1]])

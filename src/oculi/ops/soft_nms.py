@@ -14,8 +14,6 @@ Bodla, Singh, Chellappa, Davis: Soft-NMS, 2017, arXiv:1704.04503.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,7 +25,7 @@ def soft_nms(
     boxes: Float[Tensor, "*b n 4"],
     scores: Float[Tensor, "*b n"],
     labels: Int[Tensor, "*b n"] | None = None,
-    method: Literal["gaussian", "linear"] = "gaussian",
+    method: str = "gaussian",
     sigma: float = 0.5,
     threshold: float = 0.3,
     most: int | None = None,
