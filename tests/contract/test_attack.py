@@ -18,6 +18,7 @@ PARTIAL = dict.fromkeys(
     ("faster_rcnn", "mask_rcnn", "keypoint_rcnn", "panoptic_fpn", "fast_rcnn", "rcnn", "mesh_rcnn"), MOVING
 )
 PARTIAL["sam"] = "its simulated clicks jump with the picture and carry no gradient"
+PARTIAL["yolo_anchor_free"] = "what its cells are to say moves with the picture and carries no gradient"
 
 
 @pytest.mark.parametrize("method", [FGSM(EPS), PGD(EPS, step=0.01, steps=3)], ids=lambda m: type(m).__name__)
