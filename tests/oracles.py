@@ -48,11 +48,16 @@ _SCHEMAS = {
 
 _library = torch.library.Library("torchvision", "FRAGMENT")
 _loaded: dict[str, ModuleType] = {}
+_bodies: dict[str, Callable] = {}
 
 
 def implement(name: str, function: Callable) -> None:
-    """Give the operator `torchvision::name` a CPU body (forward only: no gradient flows through it)."""
-    _library.impl(name, function, "CPU")
+    """Give the operator `torchvision::name` a CPU body (forward only: no gradient flows through it), once."""
+    if _bodies.get(name, function) is not function:
+        raise ValueError(f"{name}: it already has a body, {_bodies[name].__name__}")
+    if name not in _bodies:
+        _library.impl(name, function, "CPU")
+    _bodies[name] = function
 
 
 def oracle(name: str) -> ModuleType:
