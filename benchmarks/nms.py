@@ -13,6 +13,7 @@ import argparse
 import platform
 import statistics
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,7 +51,7 @@ def main() -> None:
     for classes, clustered in ((80, True), (80, False), (1, True), (1, False)):
         boxes, scores, labels = made(options.boxes, classes, clustered)
         corner_and_size = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).double().numpy()
-        given = corner_and_size, scores.numpy(), labels.int().numpy()
+        given: Any = corner_and_size, scores.numpy(), labels.int().numpy()
         seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
         for _ in range(options.repetitions + 1):
             start = time.process_time()

@@ -44,7 +44,7 @@ def consistent(batch):
         assert len(numbers) == count
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31))
 def test_pasted_objects_keep_all_truth_consistent(world, seed):
     torch.manual_seed(seed)
@@ -54,7 +54,7 @@ def test_pasted_objects_keep_all_truth_consistent(world, seed):
     assert any(len(a) > len(b) for a, b in zip(made.boxes, world.boxes, strict=True))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**31))
 def test_mosaics_keep_all_truth_consistent(world, seed):
     torch.manual_seed(seed)

@@ -52,6 +52,8 @@ def test_what_the_system_reads_is_read(places):
         "name": "yolo", "path": "", "masks": True, "semantic": True,
     }  # fmt: skip
     assert recognise(places / "voc", {"semantic"}) | {"path": ""} == {"name": "voc", "path": "", "semantic": True}
+    objects = recognise(places / "coco", {"boxes", "semantic", "panoptic"})
+    assert open_data(**objects).class_names == ["sphere", "box", "cylinder", "cone", "torus"]
     with pytest.raises(BadData, match="recognised as semantic_png; it holds semantic, but boxes"):
         recognise(places / "semantic_png", {"boxes"})
     assert fields_read(catalogue.recipe("resnet")) == {"label"}

@@ -1,5 +1,7 @@
 """Each source proven: the oracle writes random weights in its own format, ours loads them and gives its outputs."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -153,7 +155,7 @@ def photograph(height, width):
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0", "vgg11"])  # bicubic 0.95, bicubic 0.875, bilinear
 def test_pictures_are_prepared_as_timm_does(name, height, width):
     library = timm()
-    settings = library.create_model(name, num_classes=0, pretrained=False).pretrained_cfg
+    settings = json.loads(json.dumps(library.create_model(name, num_classes=0, pretrained=False).pretrained_cfg))
     transform = library.data.create_transform(**library.data.resolve_data_config(settings))
     described = describe_timm({"architecture": name, "num_classes": 0, "pretrained_cfg": settings}, {}, name)
     assert described.contract.interpolation == settings["interpolation"]

@@ -38,12 +38,12 @@ class Painted:
         return replace(sample, crowd=None, **{name: v[kept] for name, v in some.items() if v is not None})
 
 
-def painted(splits: Splits) -> Splits:
-    """The same splits with maps; `background` is the first class of theirs."""
+def painted(splits: Splits, stuff: bool = True) -> Splits:
+    """The same splits with maps; `background` is the first class of theirs, unless the names are to be the objects'."""
     parts: list[Any] = [splits.train, splits.validation, splits.test]
     train, validation, test = (Painted(part.part(range(len(part)))) for part in parts)
     train.crowd = False
-    return Splits(train, validation, test, ["background", *(splits.class_names or [])])
+    return Splits(train, validation, test, ["background"] * stuff + (splits.class_names or []))
 
 
 def paint(sample: Sample) -> Sample:

@@ -61,6 +61,7 @@ def recognise(path: str | Path, reads: Collection[str] = ()) -> dict[str, Any]:
         painted = "semantic" in wanted or "panoptic" in wanted
         options |= {"masks": True} if "masks" in wanted or (painted and name != "voc") else {}
         options |= {"semantic": True} if painted else {}
+        options |= {"stuff": False} if painted and "boxes" in wanted and name != "voc" else {}
         options |= {"keypoints": True} if "keypoints" in wanted and name != "voc" else {}
     return options
 

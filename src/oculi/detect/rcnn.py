@@ -41,7 +41,7 @@ from oculi.types import Batch, Losses
 CELLS, LENGTH = 3, 20.0
 NEGATIVE, REGRESSED, RIDGE = 0.3, 0.6, 1000.0
 FIRST_NEGATIVES, POOL, ROUNDS = 4, 24, 2  # of a picture, of a picture, of mining
-REGIONS_AT_ONCE = 512
+REGIONS_AT_ONCE, MOST_STEPS = 512, 1000
 
 
 class RCNN(System):
@@ -167,7 +167,7 @@ class RCNN(System):
         share = FIRST_NEGATIVES / POOL
         hard = negative & (torch.rand(len(features), 1, device=features.device) < share)
         hard = torch.where(hard.any(0), hard, negative)
-        machine = LinearSVM(self.cost, tolerance=1e-3)
+        machine = LinearSVM(self.cost, tolerance=1e-3, most_steps=MOST_STEPS)
         for _ in range(ROUNDS + 1):
             used = positive | hard
             some = used.any(1)

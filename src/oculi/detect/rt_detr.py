@@ -278,7 +278,8 @@ class RTDETR(System):
         logits = self.classes(offered)
         boxes = self.box(offered) + torch.where(solid, torch.log(anchors / (1 - anchors)), 1e4)
         best = logits.amax(-1).topk(min(self.queries, logits.shape[1]), 1).indices[..., None]
-        return tuple(x.gather(1, best.expand(-1, -1, x.shape[-1])) for x in (offered, logits, boxes))  # type: ignore[return-value]
+        first, second, third = (x.gather(1, best.expand(-1, -1, x.shape[-1])) for x in (offered, logits, boxes))
+        return first, second, third
 
     def refine(
         self,
@@ -300,8 +301,8 @@ class RTDETR(System):
     def last(self, image: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
         """Class scores and boxes (centre and size in [0, 1]) of the last layer."""
         memory, sizes = self.memory(image)
-        x, _, boxes = self.select(memory, sizes)
-        found, boxes = self.refine(x, boxes.sigmoid(), memory, sizes)
+        x, _, first = self.select(memory, sizes)
+        found, boxes = self.refine(x, first.sigmoid(), memory, sizes)
         return self.layers[-1].classes(found[-1]), boxes[-1]  # type: ignore[operator]
 
     def forward(

@@ -14,8 +14,11 @@ object's from IoU 0.5, and each object's best box is its own. Both losses are di
     boxes      sum of smooth L1 of the deltas, those times (10, 10, 5, 5)
     classes    sum of cross-entropy of the n boxes and of the 3 n background boxes with the largest loss, per picture
 
-The 400 best scores above 0.01 of each class go through NMS at 0.45, the best 200 are the answer. With `norm` batch
-norm stands behind the convolutions of the stages, for training from scratch.
+The 400 best scores above 0.01 of each class go through NMS at 0.45, the best 200 are the answer.
+
+Differs from the paper in how it begins, for training from scratch and for narrow networks: with `norm` batch norm stands
+behind the convolutions of the stages, and the predicting layers begin near 0, as the finest map's length of 20 would
+otherwise make them sure of anything.
 
 Liu, Anguelov, Erhan, Szegedy, Reed, Fu, Berg: SSD: Single Shot MultiBox Detector, 2015, arXiv:1512.02325.
 """
@@ -135,9 +138,12 @@ class SSD(System):
         self.classes = nn.ModuleList(nn.Conv2d(n, len(own) * (num_classes + 1), 3, padding=1) for n, own in wide)
         self.deltas = nn.ModuleList(nn.Conv2d(n, len(own) * 4, 3, padding=1) for n, own in wide)
         kaiming_init(self)
-        for layer in [m for part in (self.fc, self.extras, self.classes, self.deltas) for m in part.modules()]:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.xavier_uniform_(layer.weight)
+        for part in (self.fc, self.extras, self.classes, self.deltas):
+            for layer in (m for m in part.modules() if isinstance(m, nn.Conv2d)):
+                if part in (self.fc, self.extras):
+                    nn.init.xavier_uniform_(layer.weight)
+                else:
+                    nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:

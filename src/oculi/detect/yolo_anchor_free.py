@@ -22,8 +22,8 @@ Losses, sums over cells divided by the sum of t^:
     boxes      2 t^ (1 - CIoU)
     distances  t^ / 4 times the mean over sides of  -(r - d) log q_l - (d - l) log q_r,   l <= d < r = l + 1
 
-Scores above 0.01 (at most 300) go through NMS at 0.6 by class. Put together from what the papers say; the weights of the
-losses are those of generalised focal loss.
+Scores above 0.02, twice what they begin with, go through NMS at 0.6 by class (at most 300 of them). Put together from
+what the papers say; the weights of the losses are those of generalised focal loss.
 
 Ge et al.: YOLOX, 2021, arXiv:2107.08430. Feng et al.: TOOD (task-aligned assignment), 2021, arXiv:2108.07755.
 Li et al.: Generalized Focal Loss (distributions of distances), 2020, arXiv:2006.04388.
@@ -50,7 +50,7 @@ from oculi.system import System
 from oculi.types import Batch, Losses
 
 ALPHA, BETA, PRIOR, BOXES, DISTANCES = 1.0, 6.0, 0.01, 2.0, 0.25
-LEAST_SCORE, OVERLAP, MOST_CANDIDATES, MOST_DETECTIONS = 0.01, 0.6, 300, 100
+LEAST_SCORE, OVERLAP, MOST_CANDIDATES, MOST_DETECTIONS = 0.02, 0.6, 300, 100
 
 
 def conv_silu(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -121,9 +121,9 @@ class Branch(nn.Sequential):
         self.bias = bias
 
     def begin(self) -> None:
-        """The last layer says nothing but its bias."""
-        nn.init.normal_(self[2].weight, std=0.01)
-        nn.init.constant_(self[2].bias, self.bias)
+        """The last layer says little but its bias."""
+        nn.init.normal_(self.get_parameter("2.weight"), std=0.1)
+        nn.init.constant_(self.get_parameter("2.bias"), self.bias)
 
 
 def box_from_sides(

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oculi import system as saved
-from oculi.hub import fetching, timm, torchvision, torchvision_segmenters, transformers
+from oculi.hub import fetching, set_prediction, timm, torchvision, torchvision_segmenters, transformers
 from oculi.hub.renames import Description, build, nearest
 from oculi.system import BadCheckpoint, System
 
@@ -92,7 +92,8 @@ def _from_files(files: Mapping[str, Path], source: str, folder: Path, system: ty
         described = _described(source, timm.describe, config, tensors, source)
     else:
         preprocessor = _read_json(files, "preprocessor_config.json", source)
-        described = _described(source, transformers.describe, config, preprocessor, tensors, source)
+        tables = set_prediction if config["model_type"] in set_prediction.NETWORKS else transformers
+        described = _described(source, tables.describe, config, preprocessor, tensors, source)
     return build(described, tensors, source)
 
 

@@ -33,7 +33,8 @@ def fields_read(recipe: Recipe) -> set[str]:
     """What the system needs of a batch: by its kind of answer, and what its file names as `batch.masks` and so on."""
     answer = getattr(system_class(recipe), "answer", None)
     said = re.findall(r"\bbatch\.(\w+)", recipe.source.read_text(encoding="utf-8"))
-    return {*BY_ANSWER.get(getattr(answer, "__name__", ""), ()), *(set(said) & set(TRUTHS))}
+    objects = {"boxes", "masks"} if "stuff" in signature(recipe) else set()  # its classes are those of objects
+    return {*BY_ANSWER.get(getattr(answer, "__name__", ""), ()), *(set(said) & set(TRUTHS)), *objects}
 
 
 def data_options(recipe: Recipe, data: str, given: Mapping[str, Any]) -> dict[str, Any]:

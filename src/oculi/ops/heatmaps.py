@@ -39,7 +39,7 @@ def heatmap_peaks(
 ) -> Float[Tensor, "n k 2"]:
     """x, y in pixels of the largest value of each map over its box, in pictures of `height` x `width` that hold the boxes."""
     at_once = max(1, MOST_CELLS // (maps.shape[1] * height * width))
-    if len(maps) > at_once:
+    if not torch.compiler.is_exporting() and maps.shape[0] > at_once:
         pairs = zip(maps.split(at_once), boxes.split(at_once), strict=True)
         return torch.cat([heatmap_peaks(some, own, height, width) for some, own in pairs])
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp_min(1)

@@ -118,7 +118,7 @@ class PanopticFPN(System):
         segments = merge(masks > THRESHOLD, scores > LEAST_SCORE, chances.argmax(1), self.stuff)
         every = torch.arange(1, scores.shape[1] + self.stuff + 1, device=scores.device)
         there = (segments.flatten(1)[:, None] == every[:, None]).any(-1)
-        kinds = torch.arange(self.stuff, device=scores.device).expand(len(scores), -1)
+        kinds = torch.arange(self.stuff, device=scores.device).expand(scores.shape[0], -1)
         sure = (chances[:, :-1] * (segments[:, None] == every[-self.stuff :, None, None])).sum((2, 3))
         counted = (segments[:, None] == every[-self.stuff :, None, None]).sum((2, 3)).clamp_min(1)
         return (

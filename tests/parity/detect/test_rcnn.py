@@ -74,14 +74,14 @@ def test_fitted_it_tells_red_from_blue():
     system = ours(cost=1.0)  # for few examples
     system.set_statistics(torch.full((3,), 0.5), torch.full((3,), 0.3))
     torch.manual_seed(1)
-    system.fit([coloured(6, seed) for seed in range(3)])
+    system.fit([coloured(6, seed) for seed in range(2)])
     test = coloured(4, 9)
     right = 0
     for answer, boxes in zip(system.predict(test), test.boxes, strict=True):
         for label in (0, 1):
             best = answer.boxes[answer.labels == label][:1]
             right += bool(len(best) and box_iou(best, boxes[label : label + 1]) > 0.5)
-    assert right >= 7
+    assert right >= 6
 
 
 def test_kinds_that_never_occur_leave_their_machines_alone_and_bad_input_is_named():

@@ -113,19 +113,20 @@ def load(
     repair: bool = False,
     keypoints: bool = False,
     semantic: bool = False,
+    stuff: bool = True,
 ) -> Splits:
     """Random shares of one annotation file, or the splits of a folder laid out as COCO is.
 
     images: the folder of pictures; masks, keypoints: whether these are read; semantic: paint maps of masks (see
-    `oculi.data.painting`); repair: leave out what is wrong. In a folder without test annotations the validation pictures
-    are the test pictures as well.
+    `oculi.data.painting`), `background` being a class with a name where `stuff` is true; repair: leave out what is wrong.
+    In a folder without test annotations the validation pictures are the test pictures as well.
     """
     root, masks = Path(path), masks or semantic
     if root.is_dir():
         splits = _official(root, masks, repair, keypoints)
     else:
         splits = shares(Coco(root, images, masks, repair, keypoints), validation, test, seed, root)
-    return painted(splits) if semantic else splits
+    return painted(splits, stuff) if semantic else splits
 
 
 def annotation_files(root: Path) -> dict[str, tuple[Path, Path]]:

@@ -282,7 +282,7 @@ def _fitting(sample: Sample, file: str, lost: Problems) -> Sample:
     lost.add("objects with class and box of another, left out", [f"{file} object {k + 1}" for k in sorted(twins)])
     crowd = [] if sample.crowd is None else sample.crowd.nonzero()[:, 0].tolist()
     lost.add("crowd regions, written as difficult objects", [f"{file} object {k + 1}" for k in crowd])
-    some = {name: getattr(sample, name) for name in ("labels", "masks", "crowd")}
+    some = {name: getattr(sample, name) for name in ("labels", "masks", "crowd", "keypoints")}
     return replace(sample, boxes=rounded[kept], **{name: v[kept] for name, v in some.items() if v is not None})
 
 

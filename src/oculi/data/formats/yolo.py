@@ -37,12 +37,17 @@ KEPT = ("boxes", "labels", "masks", "crowd", "keypoints")
 
 
 def load(
-    path: str, masks: bool = False, keypoints: bool = False, semantic: bool = False, repair: bool = False
+    path: str,
+    masks: bool = False,
+    keypoints: bool = False,
+    semantic: bool = False,
+    stuff: bool = True,
+    repair: bool = False,
 ) -> Splits:
     """The splits of a data.yaml, or of the folder that holds it.
 
     masks: fill outlines (every object needs one); keypoints: read points; semantic: paint maps of masks (see
-    `oculi.data.painting`); repair: leave out what is wrong.
+    `oculi.data.painting`), `background` being a class with a name where `stuff` is true; repair: leave out what is wrong.
     """
     masks = masks or semantic
     file = find(Path(path))
@@ -65,7 +70,7 @@ def load(
     }
     left_out = problems.told(repair)
     parts = {part: Pictures([r for r in some if r], names, left_out) for part, some in rows.items()}
-    return painted(official(parts, file)) if semantic else official(parts, file)
+    return painted(official(parts, file), stuff) if semantic else official(parts, file)
 
 
 def find(path: Path) -> Path:
