@@ -51,10 +51,9 @@ class PositionedAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b h w c"], windowed: bool) -> Float[Tensor, "b h w c"]:
         """Over windows of the map, or over all of it."""
         height, width = x.shape[1:3]
-        projected = F.linear(x, self.query_key_value.weight)
+        projected = self.query_key_value(x)
         if windowed:
-            projected = to_windows(projected, self.size)
-        projected = projected + self.query_key_value.bias
+            projected = to_windows(projected, self.size, self.query_key_value.bias)  # what a token of zeros gives
         parts = projected.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
         query, key, value = parts[0], parts[1].flatten(2, 3), parts[2].flatten(2, 3)
         near_rows = self.rows[offsets(self.size, x.device)]
