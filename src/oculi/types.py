@@ -46,7 +46,7 @@ class Sample:
     camera: Camera | None = None
     points: Float[Tensor, "points features"] | None = None
     boxes3d: Float[Tensor, "objects 7"] | None = None
-    voxels: Bool[Tensor, "objects depth height width"] | None = None
+    voxels: Bool[Tensor, "objects layers rows columns"] | None = None
     surface: Float[Tensor, "objects points 3"] | None = None
     caption: str | None = None
     questions: list[tuple[str, str]] | None = None

@@ -144,6 +144,7 @@ def test_pictures_of_a_pretrained_bin(tmp_path):
     assert_equal_outputs(oculi.load(tmp_path), theirs)
 
 
+LEVELS = 2.01  # of 255: Pillow and torch round in both of two passes; one level at most where pictures shrink
 PHOTOGRAPHS = pytest.mark.parametrize(("height", "width"), [(151, 203), (300, 451), (224, 224), (260, 97)])
 
 
@@ -162,7 +163,7 @@ def test_pictures_are_prepared_as_timm_does(name, height, width):
     mean, std = (torch.tensor(settings[key])[:, None, None] for key in ("mean", "std"))
     expected = transform(photograph(height, width)) * std + mean
     difference = described.contract.prepare(photograph(height, width)) - expected
-    assert float(difference.abs().max()) * 255 < 1.01  # one level: Pillow's arithmetic and torch's
+    assert float(difference.abs().max()) * 255 < LEVELS
     assert float((difference.abs() * 255 > 0.5).float().mean()) < 0.02
 
 
@@ -174,4 +175,4 @@ def test_pictures_are_prepared_as_transformers_does(height, width):
     processor = ConvNextImageProcessorPil(**settings, do_rescale=True)
     expected = processor(photograph(height, width), return_tensors="np", do_normalize=False)["pixel_values"][0]
     found = _contract(CONVNEXT_PREPROCESSOR, 3, "").prepare(photograph(height, width))
-    assert abs(found.numpy() - expected).max() * 255 < 1.01
+    assert abs(found.numpy() - expected).max() * 255 < LEVELS

@@ -26,8 +26,9 @@ def rpn_detections(system: FasterRCNN, image: Float[Tensor, "b c h w"]) -> Found
 
     Raises ValueError where the system knows several classes, which its first stage does not tell apart.
     """
-    if system.num_classes != 1:
-        raise ValueError(f"system: expected one class, got {system.num_classes}, which proposals do not tell apart")
+    classes = system.config["num_classes"]
+    if classes != 1:
+        raise ValueError(f"system: expected one class, got {classes}, which proposals do not tell apart")
     maps = system.features(image)
     scores, deltas = system.rpn(maps)
     score, place, label = best_of(scores.sigmoid()[..., None], LEAST_SCORE, MOST_CANDIDATES)
