@@ -146,11 +146,11 @@ def test_pictures_without_objects_teach_no_masks_and_bad_input_is_named():
     assert all(torch.isfinite(p.grad).all() for p in system.parameters())
     with pytest.raises(ValueError, match=r"batch\.masks"):
         system.loss(Batch(image=batch.image, **empty))
-    with pytest.raises(ValueError, match="masks"):
-        paste(torch.zeros(1, 2, 3), torch.zeros(1, 4), 4, 4)
 
 
 @pytest.mark.unchecked
-def test_an_unknown_pooling_is_named():
+def test_an_unknown_pooling_and_masks_that_are_not_square_are_named():
     with pytest.raises(ValueError, match="pooling"):
         MaskRCNN(pooling="average")
+    with pytest.raises(ValueError, match="masks"):
+        paste(torch.zeros(1, 2, 3), torch.zeros(1, 4), 4, 4)
