@@ -18,6 +18,7 @@ import torch
 
 from oculi import catalogue
 from oculi.catalogue import BadRecipe, Recipe
+from oculi.data.sources import open_data
 from oculi.learn.evaluation import evaluate
 from oculi.learn.training import cache_folder, cached, source_recipe, train
 from oculi.system import replacing
@@ -74,11 +75,13 @@ def run_recipe(recipe: Recipe, progress: bool = True) -> dict[str, float]:
 
 def _trained(recipe: Recipe, progress: bool) -> dict[str, float]:
     """The figures of one training, and of its baseline's."""
-    run = train(recipe, cache_folder(recipe), progress=progress)  # for those that need it
+    changed = {key if "." in key else f"arguments.{key}": value for key, value in recipe.baseline.items()}
+    same_data = bool(changed) and not any(key.startswith("data.") for key in changed)
+    splits = open_data(**recipe.data) if same_data else None  # one rendering of a World serves both
+    run = train(recipe, cache_folder(recipe), progress=progress, splits=splits)  # for those that need it
     figures = evaluate(run.system, run.splits, recipe.protocol)
-    if recipe.baseline:
-        changed = {key if "." in key else f"arguments.{key}": value for key, value in recipe.baseline.items()}
-        other = train(recipe, overrides=changed, progress=progress)
+    if changed:
+        other = train(recipe, overrides=changed, progress=progress, splits=splits)
         below = evaluate(other.system, other.splits, recipe.protocol)
         figures |= {f"baseline_{key}": value for key, value in below.items()}
         figures |= {f"gain_{key}": figures[key] - value for key, value in below.items() if key in figures}
