@@ -11,10 +11,10 @@ from oculi.data.augment import smaller
 from oculi.data.datasets import Splits
 from oculi.data.mosaic import Composing, mosaic, paste, shifted
 from oculi.data.sources import open_data
-from oculi.data.world.truth import tight_boxes
 from oculi.learn.learner import fit
 from oculi.learn.optimisation import Training
 from oculi.learn.training import build
+from oculi.ops.boxes import mask_boxes
 from oculi.types import Batch
 
 
@@ -33,7 +33,7 @@ def consistent(batch):
         sample = batch[i]
         count = len(sample.boxes)
         assert all(len(v) == count for v in (sample.labels, sample.masks, sample.crowd, sample.keypoints))
-        assert torch.equal(tight_boxes(sample.masks).reshape(-1, 4), sample.boxes)
+        assert torch.equal(mask_boxes(sample.masks).reshape(-1, 4), sample.boxes)
         assert int(sample.masks.sum(0).max()) <= 1 if count else True
         numbers = set()
         for mask, label in zip(sample.masks, sample.labels.tolist(), strict=True):
@@ -87,7 +87,7 @@ def test_what_is_pasted_hides_and_what_is_hidden_goes():
     masks[0, 0, 1:5, 1:3] = masks[1, 0, 0:3, 0:2] = True
     points = torch.tensor([[[1.5, 1.5, 2.0], [2.5, 4.5, 2.0]]])
     batch = Batch(
-        image=torch.stack([torch.zeros(1, 6, 6), torch.ones(1, 6, 6)]), boxes=list(tight_boxes(masks)),
+        image=torch.stack([torch.zeros(1, 6, 6), torch.ones(1, 6, 6)]), boxes=list(mask_boxes(masks)),
         labels=[torch.tensor([0]), torch.tensor([1])], masks=list(masks), keypoints=[points, points],
         crowd=[torch.tensor([False])] * 2, semantic=torch.stack([masks[0, 0] * 1, masks[1, 0] * 2]),
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_dense_answers_shrink_with_their_pictures(world):
     for i in range(16):
         assert len(half.boxes[i]) == len(half.labels[i]) == len(half.masks[i]) == len(half.keypoints[i])
         for box, mask, label in zip(half.boxes[i], half.masks[i], half.labels[i].tolist(), strict=True):
-            assert float((tight_boxes(mask) - box).abs().max()) <= 1
+            assert float((mask_boxes(mask) - box).abs().max()) <= 1
             assert bool((half.semantic[i][mask] == label + 1).all())
     whole = smaller(world, 1.0)
     assert torch.equal(whole.semantic, world.semantic)

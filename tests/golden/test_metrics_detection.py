@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from oculi.data.conversions import to_instances, to_semantic
+from oculi.data.task_taxonomy import to_instances, to_semantic
 from oculi.metrics.boundary_iou import boundary_iou
 from oculi.metrics.detection import Objects, coco
 from oculi.metrics.instances import PERSON_SIGMAS

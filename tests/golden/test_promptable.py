@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from oculi.ops.boxes import paired_mask_iou
 from oculi.segment.automatic_masks import stability
-from oculi.segment.interactive_training import candidate_losses, clicking, mask_loss, overlap
+from oculi.segment.interactive_training import candidate_losses, clicking, mask_loss
 
 
 def test_eleven_rounds_are_one_first_prompt_eight_clicks_and_two_without():
@@ -33,7 +34,7 @@ def test_every_predicted_iou_learns_from_the_true_one():
     logits = torch.tensor([[[[1.0, 1, 1, 1]], [[1.0, -1, -1, -1]], [[-1.0, -1, -1, 1]]]])  # IoU 1/2, 1/2, 0
     quality = torch.tensor([[0.5, 0.7, 0.3]])
     assert float(candidate_losses(logits, quality, truth)["quality"]) == pytest.approx((0 + 0.04 + 0.09) / 3)
-    assert overlap(logits > 0, truth[:, None].expand(-1, 3, -1, -1)).tolist() == [[0.5, 0.5, 0.0]]
+    assert paired_mask_iou(logits > 0, truth[:, None].expand(-1, 3, -1, -1)).tolist() == [[0.5, 0.5, 0.0]]
 
 
 def test_losses_of_a_mask_by_hand():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from oculi.data.conversions import true_panoptic
 from oculi.data.datasets import Splits
 from oculi.data.sources import open_data
+from oculi.data.task_taxonomy import true_panoptic
 from oculi.input_contract import InputContract
 from oculi.learn.evaluation import evaluate
 from oculi.predictions import Detections, Masks, Panoptic, Segmentation

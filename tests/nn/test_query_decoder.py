@@ -1,6 +1,7 @@
 """Cross-attention and its masked kind against torch's, layers of the decoder, places of a map, the set's class loss."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from torch.nn import functional as F
 
 from agreement import close
 from oculi.nn.cross_attention import CrossAttention, foreground
+from oculi.nn.detection import objects_of, padded
 from oculi.nn.query_decoder import DecoderLayer, EncoderLayer, FeedForward, perceptron, sine_positions
-from oculi.nn.set_prediction import padded, present, set_class_loss
+from oculi.nn.set_prediction import set_class_loss
 from oculi.ops.assignment import Matching
+from oculi.types import Batch
 
 
 def torchs(ours, width, heads):
@@ -114,9 +117,11 @@ def test_only_matched_queries_have_a_class():
 def test_padding_and_crowds():
     labels = [torch.tensor([3, 4]), torch.tensor([], dtype=torch.int64)]
     assert padded(labels).tolist() == [[3, 4, 0], [0, 0, 0]]
-    assert present(labels).tolist() == [[True, True, False], [False, False, False]]
+    boxes = [torch.ones(2, 4), torch.ones(0, 4)]
+    batch = Batch(image=torch.zeros(2, 1, 4, 4), boxes=boxes, labels=labels)
+    assert objects_of(batch).real.tolist() == [[True, True, False], [False, False, False]]
     crowd = [torch.tensor([True, False]), torch.tensor([], dtype=torch.bool)]
-    assert present(labels, crowd).tolist() == [[False, True, False], [False, False, False]]
+    assert objects_of(replace(batch, crowd=crowd)).real.tolist() == [[False, True, False], [False, False, False]]
 
 
 def test_perceptron_has_relu_between_its_layers():

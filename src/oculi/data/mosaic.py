@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oculi.data.augment import refuse_geometry, warp
-from oculi.data.world.truth import tight_boxes
+from oculi.ops.boxes import mask_boxes
 from oculi.types import Batch
 
 OBJECTS = ("boxes", "labels", "masks", "crowd", "keypoints")
@@ -151,7 +151,7 @@ def _cut(batch: Batch, inside: Bool[Tensor, "b h w"], windows: Float[Tensor, "b 
         parts = {name: getattr(batch, name)[i] for name in changed}
         if batch.masks is not None:
             parts["masks"] = batch.masks[i] & inside[i]
-            cut, stays = tight_boxes(parts["masks"]), stays & parts["masks"].flatten(1).any(1)
+            cut, stays = mask_boxes(parts["masks"]), stays & parts["masks"].flatten(1).any(1)
         if batch.keypoints is not None:
             parts["keypoints"] = _unlabelled_outside(batch.keypoints[i], window)
         parts["boxes"] = cut.to(boxes)
@@ -201,9 +201,9 @@ def _pasted(batch: Batch, i: int, k: int, which: Tensor, shift: list[int], keep:
     before, after = batch.masks[i].flatten(1).sum(1), old.flatten(1).sum(1)
     stays = (after > 0) & (after >= keep * before) | (before == 0)
     moved = torch.where(
-        whole[:, None], batch.boxes[k][which] + torch.tensor([*shift] * 2).to(batch.boxes[k]), tight_boxes(new)
+        whole[:, None], batch.boxes[k][which] + torch.tensor([*shift] * 2).to(batch.boxes[k]), mask_boxes(new)
     )
-    boxes = torch.where((after < before)[:, None], tight_boxes(old).to(batch.boxes[i]), batch.boxes[i])
+    boxes = torch.where((after < before)[:, None], mask_boxes(old).to(batch.boxes[i]), batch.boxes[i])
     row: dict[str, Tensor] = {
         "image": torch.where(front, shifted(batch.pictures[k], shift), batch.pictures[i]),
         "boxes": torch.cat([boxes[stays], moved[there].to(boxes)]),

@@ -33,8 +33,9 @@ from torch import Tensor, nn
 
 from oculi.backbones.resnet import ResNet
 from oculi.input_contract import InputContract
+from oculi.nn.detection import objects_of
 from oculi.nn.query_decoder import EncoderLayer, QueryDecoder, perceptron, sine_positions
-from oculi.nn.set_prediction import padded, present, set_class_loss
+from oculi.nn.set_prediction import set_class_loss
 from oculi.ops.assignment import Matching, assign
 from oculi.ops.boxes import clip, from_centres, generalized_box_iou, to_centres
 from oculi.predictions import Detections
@@ -141,15 +142,14 @@ class DETR(System):
         return clip(boxes, height, width), scores, labels
 
     def loss(self, batch: Batch) -> Losses:
-        if batch.boxes is None or batch.labels is None:
-            raise ValueError("batch.boxes, batch.labels: expected the objects of each picture, got None")
+        objects = objects_of(batch)
         decoded = self.decoded(batch.pictures)
         logits, boxes = self.answers(torch.cat(decoded))
         height, width = batch.pictures.shape[-2:]
-        truth = to_centres(padded(batch.boxes)) / boxes.new_tensor([width, height, width, height])
-        labels, real = padded(batch.labels), present(batch.labels, batch.crowd)
+        truth = to_centres(objects.boxes) / boxes.new_tensor([width, height, width, height])
         layers = len(decoded)
-        losses = set_loss(logits, boxes, truth.repeat(layers, 1, 1), labels.repeat(layers, 1), real.repeat(layers, 1))
+        labels, real = objects.kinds.repeat(layers, 1), objects.real.repeat(layers, 1)
+        losses = set_loss(logits, boxes, truth.repeat(layers, 1, 1), labels, real)
         return {name: layers * value for name, value in losses.items()}  # the sum over layers of their means
 
     def predict(self, batch: Batch) -> list[Detections]:

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.detection import objects_of
-from oculi.nn.regions import Pooling, Regions, padded
+from oculi.nn.detection import answers, objects_of, padded
+from oculi.nn.regions import Pooling, Regions, fan_out_init
 from oculi.ops.heatmaps import heatmap_cells, heatmap_peaks
 from oculi.predictions import Detections
 from oculi.system import System
@@ -41,11 +41,7 @@ class KeypointHead(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(channels if i == 0 else width, width, 3, padding=1) for i in range(LAYERS))
         self.up = nn.ConvTranspose2d(width, keypoints, 4, 2, padding=1)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
+        fan_out_init(self)
 
     def forward(self, regions: Float[Tensor, "n c bins bins"]) -> Float[Tensor, "n keypoints cells cells"]:
         x = regions
@@ -122,9 +118,4 @@ class KeypointRCNN(System):
         return total / valid.sum().clamp_min(1)
 
     def predict(self, batch: Batch) -> list[Detections]:
-        answers = zip(*self(batch.image), strict=True)
-        found = [(b, s, k, p, s > 0) for b, s, k, p in answers]
-        return [
-            Detections(b[some], s[some], k[some], keypoints=p[some], names=self.class_names)
-            for b, s, k, p, some in found
-        ]
+        return answers(self(batch.image), self.class_names, "keypoints")

@@ -32,8 +32,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.detection import objects_of
-from oculi.nn.regions import Regions, padded
+from oculi.nn.detection import objects_of, padded
+from oculi.nn.regions import Regions
 from oculi.ops.cubify import cubify
 from oculi.ops.meshes import edges, nearest_distances, sample_surfaces
 from oculi.predictions import Meshes

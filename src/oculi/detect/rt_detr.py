@@ -40,8 +40,8 @@ from oculi.input_contract import InputContract
 from oculi.nn.convolution import conv_norm
 from oculi.nn.cross_attention import CrossAttention
 from oculi.nn.deformable_attention import DeformableAttention, Sizes, cell_centres
+from oculi.nn.detection import objects_of
 from oculi.nn.query_decoder import EncoderLayer, FeedForward, perceptron
-from oculi.nn.set_prediction import padded, present
 from oculi.ops.assignment import Matching, assign
 from oculi.ops.boxes import box_iou, clip, from_centres, generalized_box_iou, to_centres
 from oculi.predictions import Detections
@@ -342,13 +342,11 @@ class RTDETR(System):
         return real[None] | (~real[:, None] & (group[:, None] == group[None]))
 
     def loss(self, batch: Batch) -> Losses:
-        if batch.boxes is None or batch.labels is None:
-            raise ValueError("batch.boxes, batch.labels: expected the objects of each picture, got None")
+        boxes, labels, real = objects_of(batch)
         height, width = batch.pictures.shape[-2:]
-        most = max(1, *(len(k) for k in batch.labels))  # `padded` adds one row more
+        most = max(1, labels.shape[1] - 1)  # `objects_of` adds one row
         scale = batch.pictures.new_tensor([width, height, width, height])
-        truth = to_centres(padded(batch.boxes))[:, :most] / scale
-        labels, real = padded(batch.labels)[:, :most], present(batch.labels, batch.crowd)[:, :most]
+        truth, labels, real = to_centres(boxes)[:, :most] / scale, labels[:, :most], real[:, :most]
         memory, sizes = self.memory(batch.pictures)
         x, first, boxes = self.select(memory, sizes)
         logits, answers, mask, noisy = [first], [boxes.sigmoid()], None, 0

@@ -2,13 +2,12 @@ r"""What dense detectors share: the objects of a batch side by side, predictions
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from oculi.ops.nms import surviving
@@ -26,16 +25,17 @@ class Truth(NamedTuple):
     real: Bool[Tensor, "b g"]
 
 
+def padded(values: Sequence[Tensor]) -> Tensor:
+    """Rows of several pictures as one tensor `batch x most + 1 x ...`, zeros behind the last."""
+    return pad_sequence([torch.cat([v, v.new_zeros(1, *v.shape[1:])]) for v in values], batch_first=True)
+
+
 def objects_of(batch: Batch) -> Truth:
     """The objects of each picture, as many for all; crowd regions are not real. Raises ValueError where none are given."""
     if batch.boxes is None or batch.labels is None:
         raise ValueError("batch.boxes, batch.labels: expected the objects of each picture, got None")
     single = [~c for c in batch.crowd] if batch.crowd else [k >= 0 for k in batch.labels]
-    boxes, kinds, real = (
-        pad_sequence([F.pad(one, (0, 0) * (one.ndim - 1) + (0, 1)) for one in part], batch_first=True)
-        for part in (batch.boxes, batch.labels, single)
-    )
-    return Truth(boxes, kinds, real)
+    return Truth(padded(batch.boxes), padded(batch.labels), padded(single))
 
 
 def by_cell(x: Float[Tensor, "b c h w"], width: int) -> Float[Tensor, "b n width"]:
@@ -63,7 +63,9 @@ def best_of(
     return best, torch.div(index, classes, rounding_mode="floor"), index % classes
 
 
-def answers(found: Iterable[Tensor], names: list[str] | None) -> list[Detections]:
-    """Detections of each picture out of boxes, scores and labels that are filled up."""
-    rows = [(boxes, scores, labels, scores > 0) for boxes, scores, labels in zip(*found, strict=True)]
-    return [Detections(b[some], s[some], k[some], names=names) for b, s, k, some in rows]
+def answers(found: Iterable[Tensor], names: list[str] | None, more: str = "") -> list[Detections]:
+    """Detections of each picture out of boxes, scores and labels that are filled up, and a fourth tensor, `more`: masks
+    or keypoints."""
+    fields = ("boxes", "scores", "labels", more) if more else ("boxes", "scores", "labels")
+    rows = (dict(zip(fields, row, strict=True)) for row in zip(*found, strict=True))
+    return [Detections(**{name: v[row["scores"] > 0] for name, v in row.items()}, names=names) for row in rows]

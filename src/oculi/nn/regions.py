@@ -14,7 +14,6 @@ Girshick: Fast R-CNN, 2015, arXiv:1504.08083. Lin et al.: Feature Pyramid Networ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,12 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
-from oculi.nn.detection import Truth
+from oculi.nn.detection import Found, Truth, best_of, separate
 from oculi.ops.anchors import match
 from oculi.ops.boxes import area, box_iou, encode
-from oculi.ops.nms import surviving
 from oculi.ops.roi_align import roi_align
 from oculi.ops.roi_pool import roi_pool
 from oculi.types import Losses
@@ -36,12 +33,6 @@ FOREGROUND, SHARE, BINS, WEIGHTS = 0.5, 0.25, 7, (10, 10, 5, 5)
 LEAST_SCORE, LAST_NMS, MOST_CANDIDATES, MOST_DETECTIONS = 0.05, 0.5, 1000, 100
 BETA = 1 / 9
 Pooling = Literal["align", "align_shifted", "pool"]
-
-
-def padded(values: Sequence[Tensor]) -> Tensor:
-    """Rows of several pictures as one tensor `batch x most + 1 x ...`, zeros behind the last."""
-    longer = [torch.cat([v, v.new_zeros(1, *v.shape[1:])]) for v in values]
-    return pad_sequence(longer, batch_first=True)
 
 
 @dataclass(frozen=True)
@@ -145,17 +136,18 @@ class BoxHead(nn.Module):
         return self.classes(x), self.deltas(x).unflatten(1, (-1, 4))
 
 
-def best_detections(
-    boxes: Float[Tensor, "b p classes 4"], scores: Float[Tensor, "b p classes"]
-) -> tuple[Float[Tensor, "b d 4"], Float[Tensor, "b d"], Int[Tensor, "b d"]]:
+def fan_out_init(head: nn.Module) -> None:
+    """He's initialisation by fan-out of a head's convolutions, biases zero, as the authors' heads begin."""
+    for parameter in head.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
+        else:
+            nn.init.zeros_(parameter)
+
+
+def best_detections(boxes: Float[Tensor, "b p classes 4"], scores: Float[Tensor, "b p classes"]) -> Found:
     """What scores enough (the best of it, where it is very much), NMS within each class, the best; 0 behind the last."""
-    classes = scores.shape[-1]
     solid = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
-    scores = (scores * (solid & (scores > LEAST_SCORE))).flatten(1)
-    scores, index = scores.topk(min(MOST_CANDIDATES, scores.shape[1]), 1)
+    best, place, label = best_of(scores * solid, LEAST_SCORE, MOST_CANDIDATES)
     rows = torch.arange(scores.shape[0], device=scores.device)[:, None]
-    boxes, label = boxes.flatten(1, 2)[rows, index], index % classes
-    scores = scores * surviving(boxes, scores, label, LAST_NMS)
-    scores, index = scores.topk(min(MOST_DETECTIONS, scores.shape[1]), 1)
-    found = scores > 0
-    return boxes[rows, index] * found[..., None], scores, label[rows, index] * found
+    return separate(boxes[rows, place, label], best, label, LAST_NMS, MOST_DETECTIONS)

@@ -1,4 +1,4 @@
-r"""What losses of set prediction share: truths of different number padded to one, and the class of every query.
+r"""What losses of set prediction share: the class of every query.
 
 Once queries are matched to objects, each matched query should say its object's class and all others "no object", the
 last class. Since most are others, their cross-entropy counts `no_object` times as much, and the mean is the weighted one:
@@ -11,22 +11,11 @@ Carion et al.: End-to-End Object Detection with Transformers, 2020, arXiv:2005.1
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from oculi.ops.assignment import Matching
-
-
-def padded(values: list[Tensor]) -> Shaped[Tensor, "b most ..."]:
-    """Lists of different lengths as one tensor, zeros after the last, at least one long."""
-    return pad_sequence([torch.cat([v, v.new_zeros(1, *v.shape[1:])]) for v in values], batch_first=True)
-
-
-def present(labels: list[Tensor], crowd: list[Tensor] | None = None) -> Bool[Tensor, "b most"]:
-    """Which rows of `padded` are objects to be learned from: no padding and no crowd."""
-    return padded([torch.ones_like(k, dtype=torch.bool) for k in labels] if crowd is None else [~c for c in crowd])
 
 
 def set_class_loss(

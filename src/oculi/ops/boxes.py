@@ -49,6 +49,27 @@ def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor
     return shared / (first.sum(1)[:, None] + second.sum(1)[None] - shared).clamp_min(1)
 
 
+def paired_mask_iou(a: Bool[Tensor, "*n h w"], b: Bool[Tensor, "*n h w"]) -> Float[Tensor, "*n"]:
+    """Intersection over union of masks side by side."""
+    both, either = (a & b).flatten(-2).sum(-1), (a | b).flatten(-2).sum(-1)
+    return both / either.clamp_min(1)
+
+
+def mask_boxes(masks: Bool[Tensor, "*n height width"]) -> Float[Tensor, "*n 4"]:
+    """x1 y1 x2 y2 around the true pixels, borders on pixel edges; zeros for an empty mask.
+
+    >>> mask_boxes(torch.eye(3, dtype=torch.bool)[None])
+    tensor([[0., 0., 3., 3.]])
+    """
+    sides = []
+    for axis in (-2, -1):
+        any_ = masks.any(axis).to(torch.int8)
+        length = any_.shape[-1]
+        sides.append((any_.argmax(-1), length - any_.flip(-1).argmax(-1)))
+    boxes = torch.stack([sides[0][0], sides[1][0], sides[0][1], sides[1][1]], -1).float()
+    return boxes * masks.flatten(-2).any(-1)[..., None]
+
+
 def clip(boxes: Float[Tensor, "*n 4"], height: int, width: int) -> Float[Tensor, "*n 4"]:
     """Boxes cut at the picture's border.
 

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from oculi.data.world.truth import tight_boxes
 from oculi.nn.prompt_encoder import ON
+from oculi.ops.boxes import mask_boxes
 from oculi.ops.nms import surviving
 from oculi.types import Prompts
 
@@ -72,7 +72,7 @@ def select(
     score, order = score.topk(score.shape[1], 1)
     rows = torch.arange(logits.shape[0], device=logits.device)[:, None]
     logits = logits[rows, order]
-    boxes = tight_boxes(logits > 0)
+    boxes = mask_boxes(logits > 0)
     first = surviving(boxes, score, torch.zeros_like(order), OVERLAP) & (score > -torch.inf)
     score = torch.where(first, score, -torch.inf)
     score, order = score.topk(min(MOST_MASKS, score.shape[1]), 1)

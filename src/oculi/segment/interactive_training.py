@@ -24,14 +24,14 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from oculi.data.world.truth import tight_boxes
+from oculi.nn.focal_loss import focal_loss
 from oculi.nn.prompt_encoder import BESIDE, FIRST_CORNER, LAST_CORNER, NONE, ON
+from oculi.ops.boxes import mask_boxes, paired_mask_iou
 from oculi.types import Losses
 
-FOCAL_WEIGHT, GAMMA, ALPHA = 20.0, 2.0, 0.25
+FOCAL_WEIGHT = 20.0
 JITTER, MOST_JITTER = 0.1, 20.0  # standard deviation, of the box's side, and its limit in pixels
 
 
@@ -45,7 +45,7 @@ def random_pixel(region: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 2"]:
 
 def jittered_boxes(truth: Bool[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
     """The boxes of the masks as a hand might draw them."""
-    boxes = tight_boxes(truth)
+    boxes = mask_boxes(truth)
     side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = torch.randn_like(boxes) * JITTER * side
     return boxes + noise.clamp(-MOST_JITTER, MOST_JITTER)
@@ -76,17 +76,8 @@ def mask_loss(logits: Float[Tensor, "*n h w"], truth: Float[Tensor, "*n h w"]) -
     """Focal loss (mean over the pixels) and Dice loss of each mask."""
     logits, truth = logits.flatten(-2), truth.flatten(-2)
     chance = logits.sigmoid()
-    plain = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    wrong = chance + truth - 2 * chance * truth
-    weight = ALPHA * truth + (1 - ALPHA) * (1 - truth)
     dice = 1 - (2 * (chance * truth).sum(-1) + 1) / (chance.sum(-1) + truth.sum(-1) + 1)
-    return (weight * wrong**GAMMA * plain).mean(-1), dice
-
-
-def overlap(said: Bool[Tensor, "*n h w"], truth: Bool[Tensor, "*n h w"]) -> Float[Tensor, "*n"]:
-    """Intersection over union of masks side by side."""
-    both, either = (said & truth).flatten(-2).sum(-1), (said | truth).flatten(-2).sum(-1)
-    return both / either.clamp_min(1)
+    return focal_loss(logits, truth).mean(-1), dice
 
 
 def candidate_losses(
@@ -100,7 +91,7 @@ def candidate_losses(
     return {
         "focal": focal.gather(-1, best)[..., 0],
         "dice": dice.gather(-1, best)[..., 0],
-        "quality": (quality - overlap(logits > 0, wanted)).square().mean(-1),
+        "quality": (quality - paired_mask_iou(logits > 0, wanted)).square().mean(-1),
     }
 
 

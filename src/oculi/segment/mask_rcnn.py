@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from oculi.detect.faster_rcnn import FasterRCNN
 from oculi.input_contract import InputContract
-from oculi.nn.detection import Truth, objects_of
-from oculi.nn.regions import Regions, padded
+from oculi.nn.detection import Truth, answers, objects_of, padded
+from oculi.nn.regions import Regions, fan_out_init
 from oculi.ops.mask_paste import paste
 from oculi.ops.roi_align import roi_align
 from oculi.predictions import Detections
@@ -45,11 +45,7 @@ class MaskHead(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(LAYERS))
         self.up = nn.ConvTranspose2d(channels, channels, 2, 2)
         self.logits = nn.Conv2d(channels, num_classes, 1)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
+        fan_out_init(self)
 
     def forward(self, regions: Float[Tensor, "n c bins bins"]) -> Float[Tensor, "n classes fine fine"]:
         x = regions
@@ -138,6 +134,5 @@ class MaskRCNN(System):
         return total / max(1, logits.numel())
 
     def predict(self, batch: Batch) -> list[Detections]:
-        answers = zip(*self(batch.image), strict=True)
-        found = [(b, s, k, m > THRESHOLD, s > 0) for b, s, k, m in answers]
-        return [Detections(b[some], s[some], k[some], m[some], names=self.class_names) for b, s, k, m, some in found]
+        boxes, scores, labels, masks = self(batch.image)
+        return answers((boxes, scores, labels, masks > THRESHOLD), self.class_names, "masks")

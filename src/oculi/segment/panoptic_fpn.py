@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oculi.input_contract import InputContract
+from oculi.nn.segmentation_losses import pixel_cross_entropy
 from oculi.ops.panoptic_merge import merge
 from oculi.predictions import Panoptic
 from oculi.segment.mask_rcnn import THRESHOLD, MaskRCNN
@@ -132,10 +133,8 @@ class PanopticFPN(System):
             raise ValueError("batch.semantic: expected a class per pixel, got None")
         maps, target = self.features(batch.pictures), batch.semantic.long()
         wanted = torch.where(target == IGNORE, IGNORE, target.clamp_max(self.stuff))
-        logits = self.logits(maps, list(target.shape[-2:]))
-        total = F.cross_entropy(logits, wanted, ignore_index=IGNORE, reduction="sum")
-        known = (target != IGNORE).sum().clamp_min(1)
-        return self.instances.learn(maps, batch) | {"semantic": WEIGHT * total / known}
+        stuff = pixel_cross_entropy(self.logits(maps, list(target.shape[-2:])), wanted)
+        return self.instances.learn(maps, batch) | {"semantic": WEIGHT * stuff}
 
     def predict(self, batch: Batch) -> list[Panoptic]:
         return [self._compact(*one) for one in zip(*self(batch.image), strict=True)]

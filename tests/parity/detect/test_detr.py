@@ -10,7 +10,7 @@ from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageL
 
 from agreement import close, copy_in_order
 from oculi.detect.detr import DETR, match, set_loss
-from oculi.nn.set_prediction import padded, present
+from oculi.nn.detection import objects_of
 from oculi.ops.boxes import from_centres, to_centres
 from oculi.types import Batch
 from transformers_layers import attention, copy, order_blocks, tail
@@ -102,8 +102,8 @@ def test_matching_and_set_loss_are_transformers():
     batch = objects(5, 1)
     logits = torch.randn(5, QUERIES, CLASSES + 1, generator=g).requires_grad_()
     boxes = torch.rand(5, QUERIES, 4, generator=g).requires_grad_()
-    truth = to_centres(padded(batch.boxes)) / SIZE
-    labels, real = padded(batch.labels), present(batch.labels)
+    corners, labels, real = objects_of(batch)
+    truth = to_centres(corners) / SIZE
     outputs = {"logits": logits, "pred_boxes": boxes}
     matcher = HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)
     found = match(logits, boxes, truth, labels, real)

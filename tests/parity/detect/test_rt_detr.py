@@ -10,7 +10,7 @@ from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher, RTDetrLoss
 
 from agreement import close, copy_in_order
 from oculi.detect.rt_detr import RTDETR, match, matched_losses, unsigmoid
-from oculi.nn.set_prediction import padded, present
+from oculi.nn.detection import objects_of
 from oculi.ops.boxes import from_centres, to_centres
 from oculi.types import Batch
 from transformers_layers import attention, copy, order_blocks
@@ -134,9 +134,10 @@ def test_matching_and_losses_are_transformers():
     batch = objects(5, 1)
     logits = torch.randn(5, QUERIES, CLASSES, generator=g).requires_grad_()
     boxes = torch.rand(5, QUERIES, 4, generator=g).requires_grad_()
-    truth, labels = to_centres(padded(batch.boxes)) / SIZE, padded(batch.labels)
+    corners, labels, real = objects_of(batch)
+    truth = to_centres(corners) / SIZE
     outputs = {"logits": logits, "pred_boxes": boxes}
-    found = match(logits, boxes, truth, labels, present(batch.labels))
+    found = match(logits, boxes, truth, labels, real)
     for index, (query, other) in enumerate(RTDetrHungarianMatcher(settings())(outputs, targets(batch))):
         assert torch.equal(found.query[found.picture == index], query)
         assert torch.equal(found.truth[found.picture == index], other)
@@ -161,8 +162,8 @@ def test_denoising_groups_see_themselves_alone():
 def test_denoising_moves_boxes_and_swaps_classes():
     torch.manual_seed(1)
     system, batch = ours(denoising=600), objects(4)
-    truth, labels = to_centres(padded(batch.boxes))[:, :3] / SIZE, padded(batch.labels)[:, :3]
-    real = present(batch.labels)[:, :3]
+    corners, labels, real = (part[:, :3] for part in objects_of(batch))
+    truth = to_centres(corners) / SIZE
     extra, around, found = system.noisy(truth, labels, real)
     assert extra.shape[1] == around.shape[1] == 2 * 200 * 3
     kinds = (extra[:, :, None] - system.known.weight).abs().sum(-1).argmin(-1)

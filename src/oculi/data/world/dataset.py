@@ -12,6 +12,7 @@ from oculi.data.world import solids, truth
 from oculi.data.world.render import Rendered, render
 from oculi.data.world.scenes import COLOUR_NAMES, TEXTURES, Knobs, Scenes, class_shares, lay_out, look, moved
 from oculi.data.world.shapes import SHAPES
+from oculi.ops.boxes import mask_boxes
 from oculi.types import Sample
 
 BLOCK = 32
@@ -97,7 +98,7 @@ class World:
         picture = render(scenes, self.size, self.knobs, self.seed)
         maps = self._maps(scenes, picture)
         masks = truth.visible(picture.slot, scenes.kind.shape[1])
-        boxes = truth.tight_boxes(masks)
+        boxes = mask_boxes(masks)
         return [self._sample(scenes, i, picture, maps, masks[i], boxes[i]) for i in range(len(scenes))]
 
     def _maps(self, scenes: Scenes, picture: Rendered) -> dict[str, Tensor]:

@@ -23,17 +23,6 @@ def visible(slot: Int[Tensor, "n height width"], most: int) -> Bool[Tensor, "n k
     return masks & (masks.sum((2, 3), keepdim=True) >= LEAST_PIXELS)
 
 
-def tight_boxes(masks: Bool[Tensor, "*n height width"]) -> Float[Tensor, "*n 4"]:
-    """x1 y1 x2 y2 around the true pixels, borders on pixel edges; zeros for an empty mask."""
-    sides = []
-    for axis in (-2, -1):
-        any_ = masks.any(axis).to(torch.int8)
-        length = any_.shape[-1]
-        sides.append((any_.argmax(-1), length - any_.flip(-1).argmax(-1)))
-    boxes = torch.stack([sides[0][0], sides[1][0], sides[0][1], sides[1][1]], -1).float()
-    return boxes * masks.flatten(-2).any(-1)[..., None]
-
-
 def boxes3d(scenes: Scenes) -> Float[Tensor, "n k 7"]:
     """x y z of the centre, length width height along the turned x, y and the vertical, and yaw; world axes, radians."""
     extents = half_extents(scenes.kind, scenes.size)

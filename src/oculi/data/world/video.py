@@ -13,7 +13,8 @@ from torch import Tensor
 from oculi.data.datasets import Splits
 from oculi.data.world.render import render
 from oculi.data.world.scenes import Knobs, Scenes, lay_out, moved
-from oculi.data.world.truth import tight_boxes, visible
+from oculi.data.world.truth import visible
+from oculi.ops.boxes import mask_boxes
 from oculi.types import Sample
 
 
@@ -44,7 +45,7 @@ class WorldVideo:
             self.kept[index] = self._made(index)
         pictures, masks = self.kept[index]
         video = pictures.float() / 255
-        boxes = tight_boxes(masks[:, 0])
+        boxes = mask_boxes(masks[:, 0])
         return Sample(
             image=video[0], video=video, masks=masks[:, 0].clone(), video_masks=masks.clone(), boxes=boxes,
             id=f"world-video-{self.seed}-{self.start + index}",

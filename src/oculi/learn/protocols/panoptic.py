@@ -10,8 +10,8 @@ from typing import cast
 
 import torch
 
-from oculi.data.conversions import true_panoptic
 from oculi.data.datasets import Dataset, Splits, batches
+from oculi.data.task_taxonomy import true_panoptic
 from oculi.metrics.panoptic import panoptic_quality
 from oculi.metrics.segmentation import intersection_over_union, pixel_confusion
 from oculi.predictions import Panoptic

@@ -62,20 +62,20 @@ def _objects(network: Any, features: list[Tensor], truth: Bool[Tensor, "n h w"],
         fed, _ = network.best(features, prompts)
         said = network.enlarge(fed)[0] > 0
         if click in COUNTED:
-            row[f"iou_{click}_click" + "s" * (click > 1)] = paired_iou(said, truth)
+            row[f"iou_{click}_click" + "s" * (click > 1)] = paired_mask_iou(said, truth)
         if click == 1:
             row |= _three(network, features, prompts, truth)
         point, on = correction(said, truth)
         points, labels = torch.cat([points, point[:, None]], 1), torch.cat([labels, on[:, None]], 1)
     boxed, _ = network.best(features, Prompts(boxes=boxes[None].to(truth.device)))
-    row["iou_box"] = paired_iou(network.enlarge(boxed)[0] > 0, truth)
+    row["iou_box"] = paired_mask_iou(network.enlarge(boxed)[0] > 0, truth)
     return {name: values.cpu() for name, values in row.items()}
 
 
 def _three(network: Any, features: list[Tensor], prompts: Prompts, truth: Tensor) -> dict[str, Tensor]:
     decoded = network.decode(features, prompts)
     masks = network.enlarge(decoded.masks[0, :, 1:]) > 0
-    ious = torch.stack([paired_iou(masks[:, k], truth) for k in range(masks.shape[1])], 1)
+    ious = torch.stack([paired_mask_iou(masks[:, k], truth) for k in range(masks.shape[1])], 1)
     return {"iou_1_click_best": ious.amax(1), "said": decoded.quality[0, :, 1:], "true": ious}
 
 
@@ -89,12 +89,6 @@ def automatic(system: System, dataset: Dataset) -> dict[str, float]:
             if len(truth) and len(answer.masks):
                 hits += int((mask_iou(truth, answer.masks.cpu()).amax(1) >= FOUND).sum())
     return {"automatic_recall": hits / max(1, objects), "automatic_masks": found / max(1, objects)}
-
-
-def paired_iou(said: Bool[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
-    """IoU of each mask with its own truth."""
-    both, either = (said & truth).flatten(1).sum(1), (said | truth).flatten(1).sum(1)
-    return both / either.clamp_min(1)
 
 
 def depth(region: Bool[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from oculi.data.datasets import Splits, batches
-from oculi.learn.protocols.promptable import centre, paired_iou
+from oculi.learn.protocols.promptable import centre
+from oculi.ops.boxes import paired_mask_iou
 from oculi.system import System, evaluating
 from oculi.types import Prompts
 
@@ -65,4 +66,4 @@ def _ious(system: Any, masks: Tensor, truth: Tensor) -> Tensor:
     said = (system.enlarge(masks) > 0).flatten(0, 1)
     truth = truth.flatten(0, 1)
     both_empty = ~(said | truth).flatten(1).any(1)
-    return torch.where(both_empty, 1.0, paired_iou(said, truth)).unflatten(0, masks.shape[:2])
+    return torch.where(both_empty, 1.0, paired_mask_iou(said, truth)).unflatten(0, masks.shape[:2])

@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from oculi.catalogue import nearest
+from oculi.ops.boxes import mask_boxes
 from oculi.predictions import Classes, Detections, Panoptic, Prediction, Segmentation
 from oculi.types import IGNORE
 
@@ -149,18 +150,3 @@ def to_label(answer: Detections, classes: int = 0) -> Classes:
     classes = classes or (len(answer.names) if answer.names else 1 + int(answer.labels.max()))
     best = answer.scores.new_zeros(classes).scatter_reduce(0, answer.labels, answer.scores, "amax")
     return Classes(best / best.sum().clamp_min(1e-12), answer.names)
-
-
-def mask_boxes(masks: Bool[Tensor, "n height width"]) -> Float[Tensor, "n 4"]:
-    """x1 y1 x2 y2 around the true pixels, on pixel edges; zeros for an empty mask.
-
-    >>> mask_boxes(torch.eye(3, dtype=torch.bool)[None])
-    tensor([[0., 0., 3., 3.]])
-    """
-    sides = []
-    for axis in (1, 2):  # over rows: which columns; over columns: which rows
-        any_ = masks.any(axis)
-        place = torch.arange(any_.shape[1], device=masks.device)
-        sides.append((torch.where(any_, place, any_.shape[1]).amin(1), torch.where(any_, place + 1, 0).amax(1)))
-    (left, right), (top, bottom) = sides
-    return torch.stack([left, top, right, bottom], 1).float() * masks.flatten(1).any(1)[:, None]

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from oculi.data.conversions import (
+from oculi.data.sources import open_data
+from oculi.data.task_taxonomy import (
     TASKS,
     convert,
-    mask_boxes,
     to_instances,
     to_label,
     to_panoptic,
     to_semantic,
     true_panoptic,
 )
-from oculi.data.sources import open_data
+from oculi.ops.boxes import mask_boxes
 from oculi.predictions import Classes, Detections, Panoptic, Segmentation
 
 MAP = torch.tensor([[1, 1, 0, 0], [1, 2, 2, 0], [3, 3, 3, 3]])
