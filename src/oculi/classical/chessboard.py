@@ -2,7 +2,7 @@ r"""Chessboards: rendering them as a camera with a lens sees them, and finding t
 
     saddle    Ixy^2 - Ixx Iyy of the smoothed picture, high where bright and dark meet crosswise; its local maxima
     crossing  on a circle about a corner the picture changes side exactly four times, and opposite sides are alike
-    lattice   each corner looks along its four edges for the next corner; what both ends confirm is joined into rows and columns
+    lattice   each corner looks along its four edges for the next one; what both ends confirm makes rows and columns
     subpixel  every gradient g at q near a corner p is at right angles to q - p, being zero or on an edge through p:
               p = (sum w g g^T)^{-1} sum w g g^T q, repeated (Förstner)
 
