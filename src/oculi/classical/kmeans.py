@@ -118,7 +118,7 @@ def _means(
     x: Float[Tensor, "n d"], labels: Int[Tensor, "s n"], distance: Float[Tensor, "s n"], centers: Float[Tensor, "s k d"]
 ) -> Float[Tensor, "s k d"]:
     """Means of the groups; an empty group takes the point farthest from its centre, each another one."""
-    starts, clusters = centers.shape[:2]
+    clusters = centers.shape[1]
     member = torch.nn.functional.one_hot(labels, clusters).to(x)  # s n k
     count = member.sum(1)
     total = member.transpose(1, 2) @ x
