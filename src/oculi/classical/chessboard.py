@@ -31,6 +31,7 @@ from oculi.ops.sampling import fast_sample
 
 CIRCLE = 32  # samples on it
 SUPERSAMPLE = 4
+SMOOTHING = 1.0  # before gradients are taken to refine corners, pixels
 BACKGROUND, DARK, BRIGHT = 0.5, 0.1, 0.9
 
 
@@ -74,7 +75,10 @@ def refine_corners(
     if not len(corners):
         return corners
     kernel = grey.new_tensor([[-3.0, 0, 3], [-10, 0, 10], [-3, 0, 3]]) / 32
-    padded = F.pad(grey[None, None], (1, 1, 1, 1), mode="replicate")
+    smooth = gaussian_blur(
+        grey[None, None], SMOOTHING
+    )  # squares of g weigh edges evenly only where they are not too sharp
+    padded = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
     slope = F.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])
     reach = math.ceil(window)
     steps = torch.arange(-reach, reach + 1, dtype=torch.float64, device=grey.device)
