@@ -1,5 +1,7 @@
 """Worked numbers of cameras, interpolation and statistics."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_random_homography_and_its_inverse():
 
 def test_kmeans_inertia_never_increases():
     history = KMeans(3, 1).fit(torch.rand(60, 2, generator=torch.Generator().manual_seed(0))).history
-    assert all(b <= a + 1e-12 for a, b in zip(history, history[1:]))
+    assert all(b <= a + 1e-12 for a, b in pairwise(history))
 
 
 def test_pca_of_a_line_and_eckart_young():

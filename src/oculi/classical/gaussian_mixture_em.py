@@ -116,7 +116,9 @@ class GaussianMixtureEM:
         if self.diagonal:
             covariances = torch.diag_embed(covariances.diagonal(dim1=-2, dim2=-1))
         covariances = covariances + self.ridge * torch.eye(x.shape[1], dtype=x.dtype)
-        if bool((torch.linalg.cholesky_ex(covariances).info > 0).any()):
+        factor, failed = torch.linalg.cholesky_ex(covariances)
+        thinnest = factor.diagonal(dim1=-2, dim2=-1).amin()
+        if bool((failed > 0).any()) or float(thinnest) <= 1e-12 * (1 + float(x.abs().max())):
             raise ValueError("features: a component has no spread in some direction; set a ridge above 0")
         return Mixture(count / count.sum(), means, covariances)
 
