@@ -152,10 +152,10 @@ def test_what_shows_no_whole_board_gives_none():
 
 def test_one_corner_is_refined_to_its_place():
     y, x = torch.meshgrid(torch.arange(320.0) + 0.5, torch.arange(320.0) + 0.5, indexing="ij")
-    fine = ((x < 162.4) ^ (y < 158.8)).float()
+    fine = ((x < 162) ^ (y < 159)).float()
     grey = torch.nn.functional.avg_pool2d(fine[None, None], 8)[0, 0]
     found = refine_corners(grey, torch.tensor([[21.0, 19.0]]))
-    torch.testing.assert_close(found, torch.tensor([[162.4 / 8, 158.8 / 8]]), atol=0.05, rtol=0)
+    torch.testing.assert_close(found, torch.tensor([[162 / 8, 159 / 8]]), atol=0.03, rtol=0)
 
 
 BOARD = board_corners(ROWS, COLUMNS, SQUARE)[:, :2]
