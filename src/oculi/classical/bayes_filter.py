@@ -43,17 +43,17 @@ class Belief:
     covariance: Float[Tensor, "*batch s s"]
 
 
-def predict(belief: Belief, F: Float[Tensor, "*batch s s"], Q: Float[Tensor, "*batch s s"]) -> Belief:
+def predict(belief: Belief, F: Float[Tensor, "*#batch s s"], Q: Float[Tensor, "*#batch s s"]) -> Belief:
     """The belief a step later."""
     return Belief((F @ belief.mean[..., None])[..., 0], F @ belief.covariance @ F.transpose(-1, -2) + Q)
 
 
 def update(
     belief: Belief,
-    measured: Float[Tensor, "*batch m"],
-    H: Float[Tensor, "*batch m s"],
-    R: Float[Tensor, "*batch m m"],
-    expected: Float[Tensor, "*batch m"] | None = None,
+    measured: Float[Tensor, "*#batch m"],
+    H: Float[Tensor, "*#batch m s"],
+    R: Float[Tensor, "*#batch m m"],
+    expected: Float[Tensor, "*#batch m"] | None = None,
 ) -> Belief:
     """The belief after a measurement; `expected` is what it should have been, H mean unless given."""
     P = belief.covariance
@@ -66,21 +66,24 @@ def update(
     return Belief(mean, left @ P @ left.transpose(-1, -2) + K @ R @ K.transpose(-1, -2))
 
 
-def predict_extended(belief: Belief, f: Callable[[Tensor], Tensor], Q: Float[Tensor, "*batch s s"]) -> Belief:
+def predict_extended(belief: Belief, f: Callable[[Tensor], Tensor], Q: Float[Tensor, "*#batch s s"]) -> Belief:
     """The belief a step later under x <- f(x); f takes one state and is linearised at the mean."""
     moved = predict(belief, _slope(f, belief.mean), Q)
     return Belief(_each(f, belief.mean), moved.covariance)
 
 
 def update_extended(
-    belief: Belief, measured: Float[Tensor, "*batch m"], h: Callable[[Tensor], Tensor], R: Float[Tensor, "*batch m m"]
+    belief: Belief, measured: Float[Tensor, "*#batch m"], h: Callable[[Tensor], Tensor], R: Float[Tensor, "*#batch m m"]
 ) -> Belief:
     """The belief after a measurement of h(x)."""
     return update(belief, measured, _slope(h, belief.mean), R, _each(h, belief.mean))
 
 
 def log_likelihood(
-    belief: Belief, measured: Float[Tensor, "*batch m"], H: Float[Tensor, "*batch m s"], R: Float[Tensor, "*batch m m"]
+    belief: Belief,
+    measured: Float[Tensor, "*#batch m"],
+    H: Float[Tensor, "*#batch m s"],
+    R: Float[Tensor, "*#batch m m"],
 ) -> Float[Tensor, "*batch"]:
     """log p(z) before the update: how well the measurement fits the belief."""
     S = H @ belief.covariance @ H.transpose(-1, -2) + R
@@ -89,7 +92,7 @@ def log_likelihood(
     return -0.5 * (square + torch.logdet(S) + measured.shape[-1] * math.log(2 * math.pi))
 
 
-def smooth(beliefs: list[Belief], predicted: list[Belief], F: Float[Tensor, "*batch s s"]) -> list[Belief]:
+def smooth(beliefs: list[Belief], predicted: list[Belief], F: Float[Tensor, "*#batch s s"]) -> list[Belief]:
     """Beliefs by all measurements. beliefs[t]: after measurement t; predicted[t]: before it, from beliefs[t - 1]."""
     later = beliefs[-1]
     told = [later]

@@ -30,6 +30,7 @@ from oculi.geometry.distortion import distortion_jacobian, normalise_pixels, und
 from oculi.ops.sampling import fast_sample
 
 CIRCLE = 32  # samples on it
+SHRINKING = (1, 2, 4)
 SUPERSAMPLE = 4
 SMOOTHING = 1.0  # before gradients are taken to refine corners, pixels
 BACKGROUND, DARK, BRIGHT = 0.5, 0.1, 0.9
@@ -47,9 +48,22 @@ def find_chessboard(
     if not bool(torch.isfinite(image).all()):
         raise ValueError("image: expected finite numbers, got NaN or infinity")
     grey = image.mean(0)
-    if min(grey.shape) < 6 * radius:
-        return None
-    smooth = gaussian_blur(grey[None, None], sigma)[0, 0]
+    for factor in SHRINKING:  # large and blurred boards show their corners in a smaller picture
+        small = F.avg_pool2d(grey[None, None], factor)[0, 0]
+        if min(small.shape) < 6 * radius:
+            break
+        smooth = gaussian_blur(small[None, None], sigma)[0, 0]
+        grid = _detected(small, smooth, rows, columns, radius)
+        if grid is not None:
+            window = min(12.0, max(3.0, 0.35 * factor * _spacing(grid)))
+            return refine_corners(grey, factor * _oriented(smooth, grid).flatten(0, 1), window)
+    return None
+
+
+def _detected(
+    grey: Float[Tensor, "h w"], smooth: Float[Tensor, "h w"], rows: int, columns: int, radius: float
+) -> Float[Tensor, "rows columns 2"] | None:
+    """The corners in rows and columns, found at one scale."""
     corners, strength = _candidates(smooth, 4 * rows * columns + 100)
     if len(corners) < rows * columns:
         return None
@@ -59,13 +73,7 @@ def find_chessboard(
         return None
     corners, strength = corners[kept], strength[kept]
     grid = _lattice(corners, strength, directions[kept], rows, columns)
-    if grid is None:
-        return None
-    spacing = _spacing(corners[grid])
-    if spacing < 4:
-        return None
-    fine = refine_corners(grey, corners[grid.flatten()], min(12.0, max(3.0, 0.35 * spacing)))
-    return _oriented(smooth, fine.view(rows, columns, 2)).flatten(0, 1)
+    return None if grid is None or _spacing(corners[grid]) < 4 else corners[grid]
 
 
 def refine_corners(

@@ -125,7 +125,7 @@ def maximise(
         value.backward()
         return value
 
-    search.step(cost)  # type: ignore[no-untyped-call]
+    search.step(cost)
     last = cost()
     slope = q.grad
     if not bool(torch.isfinite(last)) or slope is None or not float(slope.abs().max()) < 1e-4:

@@ -5,6 +5,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 
 from oculi.classical.camera_calibration import (
@@ -16,6 +17,7 @@ from oculi.classical.camera_calibration import (
     true_corners,
 )
 from oculi.classical.chessboard import board_corners, find_chessboard, refine_corners, render_chessboard
+from oculi.classical.sift import gaussian_blur
 from oculi.geometry.camera import Camera
 from oculi.geometry.homography import homography_dlt
 
@@ -150,12 +152,27 @@ def test_what_shows_no_whole_board_gives_none():
     assert find_chessboard(torch.zeros(1, 4, 4), 3, 4) is None
 
 
+def test_large_blurred_boards_and_scikit_images():
+    cameras = board_views(1, 5, 6, SQUARE, 600, 800)
+    truth = true_corners(cameras, LENS, 5, 6, SQUARE)[0]
+    g = torch.Generator().manual_seed(0)
+    image = gaussian_blur(render_chessboard(cameras, LENS, 5, 6, SQUARE), 4.0)[0]
+    found = find_chessboard(image + 0.02 * torch.randn(image.shape, generator=g), 5, 6)
+    assert found is not None
+    assert float((found - truth).square().sum(-1).mean().sqrt()) < 0.2
+    board = torch.from_numpy(skimage.data.checkerboard()).float()[None] / 255  # 8 x 8 squares of 25 pixels
+    found = find_chessboard(board, 7, 7)
+    assert found is not None
+    y, x = torch.meshgrid(torch.arange(1.0, 8), torch.arange(1.0, 8), indexing="ij")
+    torch.testing.assert_close(found.view(7, 7, 2), 25 * torch.stack([x, y], -1), atol=1.5, rtol=0)
+
+
 def test_one_corner_is_refined_to_its_place():
     y, x = torch.meshgrid(torch.arange(320.0) + 0.5, torch.arange(320.0) + 0.5, indexing="ij")
     fine = ((x < 162) ^ (y < 159)).float()
     grey = torch.nn.functional.avg_pool2d(fine[None, None], 8)[0, 0]
     found = refine_corners(grey, torch.tensor([[21.0, 19.0]]))
-    torch.testing.assert_close(found, torch.tensor([[162 / 8, 159 / 8]]), atol=0.03, rtol=0)
+    torch.testing.assert_close(found, torch.tensor([[162 / 8, 159 / 8]]), atol=0.05, rtol=0)
 
 
 BOARD = board_corners(ROWS, COLUMNS, SQUARE)[:, :2]
