@@ -55,7 +55,7 @@ def find_chessboard(
         smooth = gaussian_blur(small[None, None], sigma)[0, 0]
         grid = _detected(small, smooth, rows, columns, radius)
         if grid is not None:
-            window = min(12.0, max(3.0, 0.35 * factor * _spacing(grid)))
+            window = min(20.0, max(3.0, 0.35 * factor * _spacing(grid)))
             return refine_corners(grey, factor * _oriented(smooth, grid).flatten(0, 1), window)
     return None
 
