@@ -189,12 +189,12 @@ class RANSAC:
             inliers = (squared <= self.threshold**2).nonzero()[:, 0]
             if len(inliers) <= self.model.size:
                 break
-            tried = self.model.refit(model, *(d[inliers] for d in data))
+            tried = self.model.refit(model, *(d.index_select(0, inliers) for d in data))
             new_squared = self.model.squared_error(tried[None], *data)[0]
             new_cost = float(self._cost(new_squared))
             if not new_cost < cost and not (self.scoring == "consensus" and new_cost == cost):
                 break
-            settled = new_cost > 0.9999 * cost and self.scoring == "msac"
+            settled = new_cost > 0.999 * cost and self.scoring == "msac"
             model, squared, cost = tried, new_squared, new_cost
             if settled:
                 break
