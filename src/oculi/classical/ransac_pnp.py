@@ -74,9 +74,7 @@ class RANSACPnP:
         self.threshold, self.ratio = threshold, ratio
         RANSAC("pose", threshold, **self.ransac)  # refuses what cannot be
 
-    def fit(
-        self, points: Float[Tensor, "n 3"], pixels: Float[Tensor, "n 2"], K: Float[Tensor, "3 3"]
-    ) -> Consensus:
+    def fit(self, points: Float[Tensor, "n 3"], pixels: Float[Tensor, "n 2"], K: Float[Tensor, "3 3"]) -> Consensus:
         """`world_to_camera` as the model, errors in pixels.
 
         Raises ValueError for under three matches, NaN, points on one line, a K that cannot be inverted, or matches of
@@ -84,9 +82,7 @@ class RANSACPnP:
         """
         return RANSAC(pose(K), self.threshold, **self.ransac).fit(points, pixels)
 
-    def locate(
-        self, keypoints: Keypoints, known: FeatureMap, K: Float[Tensor, "3 3"]
-    ) -> tuple[Consensus, Tensor]:
+    def locate(self, keypoints: Keypoints, known: FeatureMap, K: Float[Tensor, "3 3"]) -> tuple[Consensus, Tensor]:
         """The pose of a picture with these keypoints in a known map, and the matches (keypoint, map point) it used.
 
         `inliers` and `errors` are the matches'. Raises ValueError as `fit` does.
