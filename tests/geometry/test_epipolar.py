@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import skimage.transform
 import torch
-from two_views import two_views
 
 from oculi.geometry.epipolar import (
     epipolar_distance,
@@ -20,6 +19,7 @@ from oculi.geometry.epipolar import (
     squared_sampson,
 )
 from oculi.geometry.essential import essential_of_pose, fundamental_of_essential
+from two_views import two_views
 
 
 def same_up_to_scale(F, G):
@@ -43,7 +43,7 @@ def test_noisy_matches_give_opencvs_and_scikit_images_answer():
     a, b = views.points.numpy(), views.targets.numpy()
     assert same_up_to_scale(ours, cv2.findFundamentalMat(a, b, cv2.FM_8POINT)[0]) < 1e-6
     theirs = skimage.transform.FundamentalMatrixTransform.from_estimate(a, b)
-    assert same_up_to_scale(ours, theirs.params) < 1e-6
+    assert same_up_to_scale(ours, theirs.params) < 1e-4  # it normalises by another measure of spread
 
 
 def test_seven_points_have_opencvs_solutions():

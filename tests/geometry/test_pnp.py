@@ -17,7 +17,9 @@ def test_three_points_have_opencvs_solutions():
         poses, valid = solve_three_points(views.world, targets)
         truth = pose_matrix(views.R, views.t)
         assert float((poses[valid] - truth).abs().amax((1, 2)).min()) < 1e-7
-        count, _, shifts = cv2.solveP3P(views.world.numpy(), targets.numpy(), np.eye(3), None, flags=cv2.SOLVEPNP_P3P)
+        count, _, shifts = cv2.solveP3P(
+            views.world.numpy(), targets.contiguous().numpy(), np.eye(3), None, flags=cv2.SOLVEPNP_P3P
+        )
         assert int(valid.sum()) == count
         for shift in shifts:
             assert float((poses[valid][:, :3, 3] - torch.from_numpy(shift[:, 0])).abs().amax(1).min()) < 1e-4
@@ -52,7 +54,7 @@ def test_refinement_is_opencvs():
     found = refine_pose(start, views.world, targets)
     vector, shift = cv2.solvePnPRefineLM(
         views.world.numpy(),
-        targets.numpy(),
+        targets.contiguous().numpy(),
         np.eye(3),
         None,
         cv2.Rodrigues(start[:3, :3].numpy())[0],
