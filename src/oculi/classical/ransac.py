@@ -44,7 +44,7 @@ from oculi.geometry.essential import calibrated, relative_pose
 from oculi.geometry.homography import apply_homography, solve_dlt
 from oculi.metrics.correspondence import corner_error
 
-SCREEN, FINALISTS = 128, 6  # data on which all hypotheses of a batch are scored, and how many of them on all data
+SCREEN, FINALISTS = 128, 3  # data on which all hypotheses of a batch are scored, and how many of them on all data
 
 
 @dataclass
@@ -92,7 +92,7 @@ class RANSAC:
         threshold: float = 2.0,
         confidence: float = 0.99,
         max_trials: int = 4096,
-        batch: int = 64,
+        batch: int = 96,
         scoring: Literal["msac", "consensus"] = "msac",
         refits: int = 6,
         seed: int = 0,
@@ -172,7 +172,7 @@ class RANSAC:
         limit = self.threshold**2
         if self.scoring == "consensus":
             return (~(squared <= limit)).sum(-1).double()
-        return squared.nan_to_num(limit).clamp_max(limit).sum(-1)
+        return torch.fmin(squared, squared.new_tensor(limit)).sum(-1)  # NaN counts as far away
 
     def _winner(
         self, models: Float[Tensor, "m ..."], data: list[Tensor], few: list[Tensor]

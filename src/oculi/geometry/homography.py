@@ -19,6 +19,7 @@ Source: Hartley and Zisserman, Multiple View Geometry (2004), sections 4.1, 4.4.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -131,40 +132,48 @@ def refine_homography(
     H: Float[Tensor, "3 3"], source: Float[Tensor, "n 2"], target: Float[Tensor, "n 2"], steps: int = 5
 ) -> Float[Tensor, "3 3"]:
     """H that lowers the sum of squared distances in the second picture: Gauss-Newton from a start near it."""
-    points, T = _centred(source)
-    places, U = _centred(target)
-    h = torch.linalg.solve(U, H.double()) @ T
+    both = torch.cat([source, target], 1).double().T.contiguous()
+    mean = both.mean(1, keepdim=True)
+    both = both - mean
+    scale = both.abs().mean(1, keepdim=True).clamp_min(1e-12)
+    points, places = (both / scale).split(2)
+    scales, means = scale[:, 0].tolist(), mean[:, 0].tolist()
+    back, forth = _similarity(scales[:2], means[:2], H.device), _similarity(scales[2:], means[2:], H.device)
+    h = torch.linalg.solve(forth, H.double() @ back)
+    rows, signs = _normal_layout(H.device)
     for _ in range(steps):
-        h = h / torch.linalg.matrix_norm(h)
+        h = h / torch.linalg.vector_norm(h)
         mapped = h[:, :2] @ points + h[:, 2:]
-        w = 1 / mapped[2]
-        x = torch.cat([points * w, w[None]])
+        w = mapped[2].reciprocal()
+        x = torch.cat([points, torch.ones_like(points[:1])]) * w
         u = mapped[:2] * w
         r = u - places
         # the derivatives are (x, 0, -u x) and (0, x, -v x), so that all sums are weighted sums of x x^T and of x
-        weights = torch.cat([u, u.square().sum(0, keepdim=True)])
-        sums = torch.cat([x, (weights[:, None] * x).flatten(0, 1), r, (u * r).sum(0, keepdim=True)]) @ x.T
-        one, mu, mv, both = sums[:12].view(4, 3, 3).unbind(0)
-        zero = torch.zeros_like(one)
-        normal = torch.cat([torch.cat(row, 1) for row in ((one, zero, -mu), (zero, one, -mv), (-mu, -mv, both))])
-        pull = torch.cat([sums[12], sums[13], -sums[14]])
+        products = torch.cat([u.square(), u * r]).view(2, 2, -1).sum(1)
+        moments = (torch.cat([u, products[:1]])[:, None] * x).flatten(0, 1)
+        sums = (torch.cat([x, moments, r, products[1:]]) @ x.T).flatten()
         flat = h.flatten()
-        normal = normal + len(source) * torch.outer(flat, flat)  # no step along h, which is a change of scale
+        # no step along h itself, which is a change of scale
+        normal = torch.addr(sums[rows] * signs, flat, flat, alpha=len(source))
+        pull = sums[36:] * -signs[8]
         h = h - torch.linalg.solve_ex(normal, pull)[0].view(3, 3)
-    refined = U @ torch.linalg.solve(T, h, left=False)
+    refined = forth @ torch.linalg.solve(back, h, left=False)
     return (refined / torch.where(refined[2, 2].abs() > 1e-12, refined[2, 2], 1)).to(H.dtype)
 
 
-def _centred(points: Float[Tensor, "n 2"]) -> tuple[Float[Tensor, "2 n"], Float[Tensor, "3 3"]]:
-    """Columns with mean 0 and mean size 1, and the similarity that brings them back."""
-    columns = points.double().T.contiguous()
-    mean = columns.mean(1)
-    columns = columns - mean[:, None]
-    scale = columns.abs().mean().clamp_min(1e-12)
-    back = torch.eye(3, dtype=columns.dtype, device=columns.device) * scale
-    back[:2, 2] = mean
-    back[2, 2] = 1
-    return columns / scale, back
+def _similarity(scale: list[float], mean: list[float], device: torch.device) -> Float[Tensor, "3 3"]:
+    matrix = [[scale[0], 0, mean[0]], [0, scale[1], mean[1]], [0, 0, 1]]
+    return torch.tensor(matrix, dtype=torch.float64, device=device)
+
+
+@cache
+def _normal_layout(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in the 45 sums the 9 x 9 normal matrix [[A, 0, -U], [0, A, -V], [-U, -V, B]] finds its entries; signs."""
+    blocks, factors = [[0, 0, 1], [0, 0, 2], [1, 2, 3]], [[1, 0, -1], [0, 1, -1], [-1, -1, 1]]
+    inner = torch.arange(9, device=device).view(3, 3)
+    rows = torch.cat([torch.cat([inner + 9 * k for k in line], 1) for line in blocks])
+    signs = torch.tensor(factors, dtype=torch.float64, device=device).repeat_interleave(3, 0).repeat_interleave(3, 1)
+    return rows, signs
 
 
 def normalise_points(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:

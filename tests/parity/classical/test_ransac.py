@@ -120,6 +120,8 @@ def test_chance():
     assert expected_by_chance(6, 100, 4, 1e-3) > 0 > expected_by_chance(50, 100, 4, 1e-3)
 
 
+SQUARE = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+LINE = torch.stack([torch.arange(9.0), 2 * torch.arange(9.0)], 1)
 G = torch.Generator().manual_seed(0)
 NOISE = [torch.rand(100, 2, generator=G) * torch.tensor([640.0, 480.0]) for _ in range(2)]
 FLAT, VIEWS = two_views(n=100, noise=0.3, plane=True), two_views(n=100, noise=0.3)
@@ -130,6 +132,7 @@ STILL, TURNED = two_views(n=100, baseline=0.0), two_views(n=100, noise=0.3, base
     ("model", "points", "targets", "message"),
     [
         ("homography", *NOISE, "no consensus"),
+        ("homography", torch.cat([LINE, NOISE[0][:20]]), torch.cat([LINE, NOISE[1][:20]]), "no consensus"),
         ("fundamental", *NOISE, "no consensus"),
         (essential(VIEWS.K), *NOISE, "no consensus"),
         ("line", NOISE[0], None, "no consensus"),
@@ -169,10 +172,6 @@ def test_same_seed_same_bits():
     a, b = (RANSAC(seed=3).fit(points, targets) for _ in range(2))
     assert torch.equal(a.model, b.model)
     assert torch.equal(a.inliers, b.inliers)
-
-
-SQUARE = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
-LINE = torch.stack([torch.arange(9.0), 2 * torch.arange(9.0)], 1)
 
 
 @pytest.mark.parametrize(
