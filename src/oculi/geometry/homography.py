@@ -23,6 +23,7 @@ Malisiewicz, Rabinovich: SuperPoint, 2018, arXiv:1712.07629 (random homographies
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -80,8 +81,8 @@ def solve_dlt(
     source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
 ) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
     """`homography_dlt` without the checks: H and whether the matches fixed it; a batch may hold bad samples."""
-    from_points, T = _normalise(source.double())
-    to_points, U = _normalise(target.double())
+    from_points, T = normalise_points(source.double())
+    to_points, U = normalise_points(target.double())
     x, y = from_points.unbind(-1)
     u, v = to_points.unbind(-1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
@@ -100,7 +101,88 @@ def solve_dlt(
     return H.to(source.dtype), well_posed
 
 
-def _normalise(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
+def solve_four_points(
+    source: Float[Tensor, "*batch 4 2"], target: Float[Tensor, "*batch 4 2"]
+) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
+    """H of exactly four matches in closed form, and whether they fix a map that folds nothing over.
+
+    With the fourth point as origin, H = sum_i (c'_i / c_i) p'_i (p_j x p_k)^T, c_i being twice the area of the triangle
+    without i; the three areas and the whole one must have kept their signs, or all have changed them (a reflection).
+    """
+    both = torch.stack([source, target])
+    origin = both[..., 3:, :]
+    apart = both[..., :3, :] - origin
+    corners = F.pad(apart, (0, 1), value=1.0)
+    rows = torch.linalg.cross(corners.roll(-1, -2), corners.roll(1, -2))
+    areas = rows[..., 2]
+    h = corners[1].transpose(-1, -2) @ ((areas[1] / areas[0])[..., None] * rows[0])
+    h[..., 2] -= (h[..., :2] * origin[0]).sum(-1)
+    h[..., :2, :] += origin[1].transpose(-1, -2) * h[..., 2:, :]
+    products = torch.cat([areas, areas.sum(-1, keepdim=True)], -1).prod(0)
+    size = apart.abs().amax((-1, -2)).prod(0)
+    low, high = products.aminmax(dim=-1)
+    least = 1e-12 * size.square()  # triangles thinner than this next to the sample's own size fix nothing
+    return h, ((low > least) | (high < -least)) & torch.isfinite(h[..., 2, 2])
+
+
+def squared_transfer(
+    H: Float[Tensor, "*batch 3 3"], source: Float[Tensor, "*#batch n 2"], target: Float[Tensor, "*#batch n 2"]
+) -> Float[Tensor, "*batch n"]:
+    """`transfer_error` squared, many maps at once; NaN where H sends the source to infinity."""
+    mapped = H[..., :2] @ source.transpose(-1, -2) + H[..., 2:]
+    apart = mapped[..., :2, :] / mapped[..., 2:, :] - target.transpose(-1, -2)
+    return apart.square().sum(-2)
+
+
+def refine_homography(
+    H: Float[Tensor, "3 3"], source: Float[Tensor, "n 2"], target: Float[Tensor, "n 2"], steps: int = 5
+) -> Float[Tensor, "3 3"]:
+    """H that lowers the sum of squared distances in the second picture: Gauss-Newton from a start near it."""
+    both = torch.cat([source, target], 1).double().T.contiguous()
+    mean = both.mean(1, keepdim=True)
+    both = both - mean
+    scale = both.abs().mean(1, keepdim=True).clamp_min(1e-12)
+    points, places = (both / scale).split(2)
+    scales, means = scale[:, 0].tolist(), mean[:, 0].tolist()
+    back, forth = _similarity(scales[:2], means[:2], H.device), _similarity(scales[2:], means[2:], H.device)
+    h = torch.linalg.solve(forth, H.double() @ back)
+    rows, signs = _normal_layout(H.device)
+    for _ in range(steps):
+        h = h / torch.linalg.vector_norm(h)
+        mapped = h[:, :2] @ points + h[:, 2:]
+        w = mapped[2].reciprocal()
+        x = torch.cat([points, torch.ones_like(points[:1])]) * w
+        u = mapped[:2] * w
+        r = u - places
+        # the derivatives are (x, 0, -u x) and (0, x, -v x), so that all sums are weighted sums of x x^T and of x
+        products = torch.cat([u.square(), u * r]).view(2, 2, -1).sum(1)
+        moments = (torch.cat([u, products[:1]])[:, None] * x).flatten(0, 1)
+        sums = (torch.cat([x, moments, r, products[1:]]) @ x.T).flatten()
+        flat = h.flatten()
+        # no step along h itself, which is a change of scale
+        normal = torch.addr(sums[rows] * signs, flat, flat, alpha=len(source))
+        pull = sums[36:] * -signs[8]
+        h = h - torch.linalg.solve_ex(normal, pull)[0].view(3, 3)
+    refined = forth @ torch.linalg.solve(back, h, left=False)
+    return (refined / torch.where(refined[2, 2].abs() > 1e-12, refined[2, 2], 1)).to(H.dtype)
+
+
+def _similarity(scale: list[float], mean: list[float], device: torch.device) -> Float[Tensor, "3 3"]:
+    matrix = [[scale[0], 0, mean[0]], [0, scale[1], mean[1]], [0, 0, 1]]
+    return torch.tensor(matrix, dtype=torch.float64, device=device)
+
+
+@cache
+def _normal_layout(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in the 45 sums the 9 x 9 normal matrix [[A, 0, -U], [0, A, -V], [-U, -V, B]] finds its entries; signs."""
+    blocks, factors = [[0, 0, 1], [0, 0, 2], [1, 2, 3]], [[1, 0, -1], [0, 1, -1], [-1, -1, 1]]
+    inner = torch.arange(9, device=device).view(3, 3)
+    rows = torch.cat([torch.cat([inner + 9 * k for k in line], 1) for line in blocks])
+    signs = torch.tensor(factors, dtype=torch.float64, device=device).repeat_interleave(3, 0).repeat_interleave(3, 1)
+    return rows, signs
+
+
+def normalise_points(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
     """Points with mean 0 and mean distance sqrt(2), and the similarity that did it."""
     mean = points.mean(-2)
     centred = points - mean[..., None, :]
