@@ -43,9 +43,9 @@ class Similarity(NamedTuple):
 
     def matrix(self) -> Float[Tensor, "*batch 4 4"]:
         """[[R, t], [0, 1]]: the rigid motion, in the units of what comes in."""
-        return F.pad(torch.cat([self.R, self.t[..., None]], -1), (0, 0, 0, 1)) + F.pad(
-            torch.ones_like(self.scale)[..., None, None], (3, 0, 3, 0)
-        )
+        matrix = torch.eye(4, dtype=self.R.dtype, device=self.R.device).repeat(*self.scale.shape, 1, 1)
+        matrix[..., :3, :3], matrix[..., :3, 3] = self.R, self.t
+        return matrix
 
 
 def pointmap(
@@ -98,7 +98,9 @@ def focal_length(
     rays = torch.where(good[..., None], x[..., :2] / torch.where(good, x[..., 2], 1.0)[..., None], 0.0)
     along, across = (rays * pixels).sum(-1), rays.square().sum(-1)
     if bool(((weight * across).sum(-1) <= 1e-12 * weight.sum(-1)).any()) or bool((good.sum(-1) < 2).any()):
-        raise ValueError("points: they do not fix a focal length (fewer than 2 in front of the camera, or all on its axis)")
+        raise ValueError(
+            "points: they do not fix a focal length (fewer than 2 in front of the camera, or all on its axis)"
+        )
     focal = (weight * along).sum(-1) / (weight * across).sum(-1)
     for _ in range(iterations):
         residual = torch.linalg.norm(pixels - focal[..., None, None] * rays, dim=-1)
@@ -209,9 +211,9 @@ def _weights(
     good = finite if good is None else finite & good
     if confidence is None:
         return good.double(), good
-    weight = confidence.double().reshape(confidence.shape[: points.ndim - 2] + (-1,))
-    if weight.shape != good.shape:
-        raise ValueError(f"confidence: expected one for each of {tuple(good.shape)} points, got {tuple(weight.shape)}")
+    if confidence.numel() != good.numel():
+        raise ValueError(f"confidence: expected one for each of {tuple(good.shape)}, got {tuple(confidence.shape)}")
+    weight = confidence.double().reshape(good.shape)
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise ValueError("confidence: expected finite weights of at least 0")
     return weight * good, good & (weight > 0)
