@@ -46,12 +46,10 @@ def test_every_point_projects_to_its_pixel_and_is_at_its_depth(pair):
     torch.testing.assert_close(pointmap_depth(own), pair.depth)
     back = change_frame(second, pair.camera, pair.next_camera)
     torch.testing.assert_close(project_pointmap(back, pair.next_camera.K), grid, atol=1e-3, rtol=0)
-    world, _ = pair.camera.rays()
     origin, direction = pair.camera.rays()
     there = origin + pair.depth.reshape(-1, 1) * direction
     seen = there @ pair.camera.R.T + pair.camera.t
     torch.testing.assert_close(own.reshape(-1, 3), seen, atol=1e-4, rtol=0)
-    assert world.shape == there.shape
 
 
 def test_the_focal_length_comes_back(pair):
@@ -145,7 +143,7 @@ def test_reciprocal_matches_are_true_and_what_is_hidden_has_none(pair):
 
 
 def test_reciprocal_matches_by_hand_and_in_pieces(monkeypatch):
-    first = torch.tensor([[0.0, 0, 0], [1, 0, 0], [torch.nan, 0, 0], [9, 0, 0]])
+    first = torch.tensor([[0.0, 0, 0], [1, 0, 0], [torch.nan, 0, 0], [8, 0, 0]])
     second = torch.tensor([[1.1, 0, 0], [0.2, 0, 0], [5.0, 0, 0]])
     assert reciprocal_matches(first, second).tolist() == [[0, 1], [1, 0], [3, 2]]
     assert reciprocal_matches(first, second, within=1.0).tolist() == [[0, 1], [1, 0]]

@@ -32,7 +32,7 @@ from torch import Tensor
 from oculi.geometry.camera import Camera, intrinsics, world_to_camera_from_pose
 from oculi.geometry.pointmaps import Similarity, fit_rotation, fit_similarity, focal_length, similarity
 
-SMOOTH = 1e-9  # of the maps' size: below it a distance is as good as zero
+SMOOTH, EXACT = 1e-9, 1e-9  # of the maps' size: a distance, and a fall of the mean one, as good as none
 
 
 @dataclass
@@ -62,13 +62,14 @@ def global_alignment(
     height, width = points.shape[2:4]
     maps, weight = points.flatten(2, 3).double(), weight.flatten(2).double()
     world, found = _start(pairs, maps, weight)
-    eps = SMOOTH * float(torch.linalg.norm(world - world.mean((0, 1)), dim=-1).mean())
+    size = float(torch.linalg.norm(world - world.mean((0, 1)), dim=-1).mean())
+    eps, enough = SMOOTH * size, EXACT * size * float(weight.sum())
     objective = [_sum(pairs, world, maps, weight, found, eps)]
     for _ in range(iterations):
         world = _means(pairs, world, maps, weight, found, eps)
         found = _similarities(world[pairs], maps, weight, found, eps)
         objective.append(_sum(pairs, world, maps, weight, found, eps))
-        if objective[-2] - objective[-1] <= tolerance * objective[-2]:
+        if objective[-2] - objective[-1] <= max(tolerance * objective[-2], enough):
             break
     world, cameras = _cameras(pairs, world, maps.unflatten(2, (height, width)), weight)
     aligned = world.unflatten(1, (height, width)).to(points)

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from oculi.geometry.camera import Camera, pixel_centers
 
 CHUNK = 1 << 24  # distances held at a time
+WIDEST = math.tan(math.radians(80))  # off the axis than which no pinhole picture sees
 
 
 class Similarity(NamedTuple):
@@ -88,13 +89,14 @@ def focal_length(
 ) -> Float[Tensor, "*batch"]:
     """Focal length in pixels of each picture, from its pointmap in its own camera's axes, of any scale.
 
-    Points that are not finite or not in front of the camera do not count. Raises ValueError where too few do, or all lie
-    on the optical axis.
+    Points that are not finite, not in front of the camera, or more than 80 degrees off its axis do not count: the last have
+    a lever that a sum of distances cannot resist. Raises ValueError where fewer than 2 count, or all lie on the axis.
     """
     height, width = points.shape[-3:-1]
     pixels = pixel_centers(height, width, points.device).double() - points.new_tensor([width / 2, height / 2]).double()
     x = points.flatten(-3, -2).double()
-    weight, good = _weights(x, confidence, x[..., 2] > 1e-9)
+    ahead = (x[..., 2] > 0) & (torch.linalg.norm(x[..., :2], dim=-1) < WIDEST * x[..., 2])
+    weight, good = _weights(x, confidence, ahead)
     rays = torch.where(good[..., None], x[..., :2] / torch.where(good, x[..., 2], 1.0)[..., None], 0.0)
     along, across = (rays * pixels).sum(-1), rays.square().sum(-1)
     if bool(((weight * across).sum(-1) <= 1e-12 * weight.sum(-1)).any()) or bool((good.sum(-1) < 2).any()):

@@ -62,6 +62,7 @@ def test_the_head_puts_pixels_where_their_patch_is():
     torch.testing.assert_close(confidence[0, :2, :2].flatten(), 1 + torch.tensor([1.2, 1.3, 1.4, 1.5]).exp())
 
 
+@torch.no_grad()
 def test_decoders_differ_and_the_encoder_is_shared():
     torch.manual_seed(0)
     system, batch = DUSt3R(**TINY).eval(), one_pair()
@@ -162,7 +163,7 @@ def test_pose_beside_scikit_image_and_scipy():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 3))
     turn = Rotation.from_euler("xyz", [0.4, -0.2, 1.1])
-    y = 1.8 * (turn.apply(x) + [0.5, -1, 2]) + 0.05 * rng.normal(size=x.shape)
+    y = 1.8 * (turn.apply(x) + np.array([0.5, -1, 2])) + 0.05 * rng.normal(size=x.shape)
     found = similarity(torch.from_numpy(x), torch.from_numpy(y))
     theirs = SimilarityTransform(dimensionality=3)
     theirs = theirs.from_estimate(x, y) if hasattr(theirs, "from_estimate") else _estimated(theirs, x, y)
