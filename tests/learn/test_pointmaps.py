@@ -40,6 +40,8 @@ def test_scores_of_known_answers():
     assert exact["focal_error"] < 1e-3
     assert exact["rotation_error"] < 0.05
     assert exact["direction_error"] < 0.1
+    assert exact["pnp_rotation_error"] < 0.5
+    assert exact["pnp_found"] == 1
     assert exact["match_error"] < 1
     assert exact["matches_near"] > 0.9
     assert exact["mean_map_error"] > 0.02

@@ -34,6 +34,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oculi.backbones.vit import ViT
+from oculi.classical.ransac import RANSAC, Consensus
+from oculi.classical.ransac_models import pose
+from oculi.geometry.camera import pixel_centers
 from oculi.geometry.pointmaps import change_frame, pointmap
 from oculi.input_contract import InputContract
 from oculi.nn.attention import MultiHeadAttention
@@ -170,6 +173,30 @@ def swapped(batch: Batch) -> Batch:
         image=batch.next_image, depth=batch.next_depth, camera=batch.next_camera,
         next_image=batch.image, next_depth=batch.depth, next_camera=batch.camera,
     )  # fmt: skip
+
+
+def pnp_pose(
+    points: Float[Tensor, "h w 3"],
+    K: Float[Tensor, "3 3"],
+    confidence: Float[Tensor, "h w"] | None = None,
+    threshold: float = 2.0,
+    share: float = 0.5,
+    seed: int = 0,
+) -> Consensus:
+    """The pose `model` (4 x 4, from the pointmap's axes) of the camera that took a picture, from its pixels and their points
+    in any frame: PnP inside RANSAC. Takes the `share` of points that are the surest, where `confidence` is given.
+
+    threshold: pixels. Raises ValueError where too few points are finite, or no more agree than by chance.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share: expected a number in (0, 1], got {share}")
+    pixels = pixel_centers(*points.shape[:2], points.device)
+    kept = torch.isfinite(points).all(-1).flatten().nonzero()[:, 0]
+    if confidence is not None:
+        order = confidence.flatten()[kept].argsort(descending=True, stable=True)
+        kept = kept[order[: max(1, round(share * len(kept)))]]
+    ransac = RANSAC(pose(K), threshold, seed=seed)
+    return ransac.fit(points.reshape(-1, 3)[kept], pixels[kept])
 
 
 def mean_distance(points: Float[Tensor, "b 2 h w 3"], valid: Bool[Tensor, "b 2 h w"]) -> Float[Tensor, " b"]:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from skimage.transform import SimilarityTransform
 
-from oculi.classical.dust3r import CrossBlock, DUSt3R, PointHead, confidence_loss, regression_errors, true_pointmaps
+from oculi.classical.dust3r import (
+    CrossBlock,
+    DUSt3R,
+    PointHead,
+    confidence_loss,
+    pnp_pose,
+    regression_errors,
+    true_pointmaps,
+)
 from oculi.data.datasets import batches
 from oculi.data.world.pairs import load
-from oculi.geometry.pointmaps import fit_rotation, similarity
+from oculi.geometry.camera import pixel_centers
+from oculi.geometry.pointmaps import change_frame, fit_rotation, pointmap, similarity
 from oculi.metrics.classification import roc_area
 from oculi.nn.attention import attend, layer_norm
 from oculi.system import predict
@@ -175,6 +185,35 @@ def test_pose_beside_scikit_image_and_scipy():
     R, _, _ = fit_rotation(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(weight))
     np.testing.assert_allclose(R.numpy(), rotation.as_matrix(), atol=1e-9)
     assert math.degrees((Rotation.from_matrix(found.R.numpy()) * turn.inv()).magnitude()) < 1
+
+
+def test_pose_by_pnp_beside_opencv():
+    """Camera 2 from X^{2,1}, three tenths of whose points are anywhere."""
+    pair = load(size=48, train=1, validation=1, test=1, seed=2).train[0]
+    points = change_frame(pointmap(pair.next_depth, pair.next_camera.K), pair.next_camera, pair.camera)
+    g = torch.Generator().manual_seed(0)
+    points = points + 0.05 * torch.randn(points.shape, generator=g)
+    wrong = torch.rand(48, 48, generator=g) < 0.3
+    points[wrong] = points[wrong] + 8 * torch.rand(int(wrong.sum()), 3, generator=g) - 4
+    found = pnp_pose(points, pair.next_camera.K, threshold=1.0)
+    motion = pair.next_camera.world_to_camera @ torch.linalg.inv(pair.camera.world_to_camera)
+    pixels = pixel_centers(48, 48).double().numpy()
+    ok, turn, _, _ = cv2.solvePnPRansac(
+        points.reshape(-1, 3).double().numpy(), pixels, pair.next_camera.K.double().numpy(), None,
+        reprojectionError=1.0, iterationsCount=500,
+    )  # fmt: skip
+    assert ok
+    ours, true = Rotation.from_matrix(found.model[:3, :3].numpy()), Rotation.from_matrix(motion[:3, :3].numpy())
+    theirs = Rotation.from_rotvec(turn[:, 0])
+    assert math.degrees((ours * true.inv()).magnitude()) < 1
+    assert math.degrees((ours * theirs.inv()).magnitude()) < 0.5
+    sure = torch.where(wrong, 1.0, 2.0)
+    best = pnp_pose(points, pair.next_camera.K, sure, threshold=1.0)
+    assert float(best.inliers.float().mean()) > 0.9
+    with pytest.raises(ValueError, match="share"):
+        pnp_pose(points, pair.next_camera.K, sure, share=0.0)
+    with pytest.raises(ValueError, match="points"):
+        pnp_pose(points * torch.nan, pair.next_camera.K)
 
 
 def _estimated(transform, x, y):

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from oculi.classical.dust3r import mean_distance, swapped, true_pointmaps
+from oculi.classical.dust3r import mean_distance, pnp_pose, swapped, true_pointmaps
 from oculi.data.datasets import Splits, batches
-from oculi.geometry.camera import pixel_centers
+from oculi.geometry.camera import intrinsics, pixel_centers
 from oculi.geometry.pointmaps import focal_length, pointmap_depth, reciprocal_matches, relative_pose
 from oculi.metrics.classification import roc_area
 from oculi.system import System, predict
@@ -24,7 +24,7 @@ VISIBLE = 0.05  # of the depth: nearer than that to the surface which the other 
 def score(system: System, splits: Splits, split: str) -> dict[str, float]:
     """pointmap_error (mean, as a share of the scene's size) and that of each view, beside mean_map_error (of the split's
     mean map, which looks at no picture); depth_absrel after median scaling; focal_error (relative, mean); rotation_error and
-    direction_error of the pose (degrees, medians); match_error (pixels, median over reciprocal matches of points seen in
+    direction_error of the pose, and pnp_rotation_error by PnP with the focal length found (degrees, medians; pnp_found: the share of pairs where it was possible); match_error (pixels, median over reciprocal matches of points seen in
     both) and matches_near (within a twentieth of the picture's side); confidence_auc (that of two pixels of which one errs
     by more than its pair's median, the other is the surer)."""
     rows: dict[str, list[Tensor]] = {}
@@ -37,6 +37,9 @@ def score(system: System, splits: Splits, split: str) -> dict[str, float]:
         found["focal"] = (focal_length(there[:, 0], confidence[:, 0]) / _focal(batch) - 1).abs()
         pose = relative_pose(there[:, 0], back[:, 1], confidence[:, 0], back_confidence[:, 1])
         found["rotation"], found["direction"] = pose_errors(pose.R, pose.t, batch)
+        focal = focal_length(back[:, 0], back_confidence[:, 0])
+        turned = torch.stack([by_pnp(*one) for one in zip(there[:, 1], focal, confidence[:, 1])])
+        found["pnp"], _ = pose_errors(turned, pose.t, batch)
         found["absrel"] = absrel(pointmap_depth(there[:, 0]), pointmap_depth(true[:, 0]), valid[:, 0])
         found["match"] = torch.cat([match_errors(there[i], true[i], batch, i) for i in range(len(batch))])
         for name, value in found.items():
@@ -62,6 +65,8 @@ def _figures(table: dict[str, Tensor], typical: Tensor, side: int) -> dict[str, 
         "focal_error": float(table["focal"].mean()),
         "rotation_error": float(table["rotation"].median()),
         "direction_error": float(table["direction"].median()),
+        "pnp_rotation_error": float(table["pnp"].nanmedian()),
+        "pnp_found": float(table["pnp"].isfinite().float().mean()),
         "confidence_auc": roc_area(table["confidence"][known][::8], near.long()),
     }
     if len(table["match"]):
@@ -113,6 +118,18 @@ def pose_errors(
     straight = torch.nn.functional.cosine_similarity(t.double(), motion[:, :3, 3], dim=1)
     rotation, direction = (torch.rad2deg(c.clamp(-1, 1).acos()).float() for c in (cosine, straight))
     return rotation, direction
+
+
+def by_pnp(
+    points: Float[Tensor, "h w 3"], focal: Float[Tensor, ""], confidence: Float[Tensor, "h w"]
+) -> Float[Tensor, "3 3"]:
+    """The rotation to the camera of a pointmap's picture; NaN where there is no consensus."""
+    height, width = confidence.shape
+    K = intrinsics(float(focal), float(focal), width / 2, height / 2)
+    try:
+        return pnp_pose(points, K, confidence, threshold=height / 20, share=0.25).model[:3, :3].to(points)
+    except ValueError:
+        return torch.full((3, 3), torch.nan)
 
 
 def absrel(
