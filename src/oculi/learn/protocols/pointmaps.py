@@ -22,11 +22,12 @@ VISIBLE = 0.05  # of the depth: nearer than that to the surface which the other 
 
 
 def score(system: System, splits: Splits, split: str) -> dict[str, float]:
-    """pointmap_error (mean, as a share of the scene's size) and that of each view, beside mean_map_error (of the split's
-    mean map, which looks at no picture); depth_absrel after median scaling; focal_error (relative, mean); rotation_error and
-    direction_error of the pose, and pnp_rotation_error by PnP with the focal length found (degrees, medians; pnp_found: the share of pairs where it was possible); match_error (pixels, median over reciprocal matches of points seen in
-    both) and matches_near (within a twentieth of the picture's side); confidence_auc (that of two pixels of which one errs
-    by more than its pair's median, the other is the surer)."""
+    """pointmap_error (mean, as a share of the scene's size), first_error and second_error (of each view), beside
+    mean_map_error (of the split's mean map, which looks at no picture); depth_absrel (after median scaling); focal_error
+    (relative, mean); rotation_error, direction_error of the pose, and pnp_rotation_error by PnP with the focal length found
+    (degrees, medians; pnp_found: share of pairs where it was possible); match_error (pixels, median over reciprocal matches
+    of points seen in both) and matches_near (within a twentieth of the side); confidence_auc (that of two pixels of which
+    one errs by more than its pair's median the other is the surer)."""
     rows: dict[str, list[Tensor]] = {}
     maps, masks = [], []
     for batch in batches(getattr(splits, split), 16):
