@@ -117,7 +117,7 @@ class DUSt3R(System):
             raise ValueError(f"alpha: expected a positive number, got {alpha}")
         self.patch, self.alpha = patch, alpha
         self.encoder = ViT(0, image_size, patch, width, depth, heads)
-        self.embed = nn.Linear(width, decoder_width)
+        self.narrow = nn.Linear(width, decoder_width)
         self.decoders = nn.ModuleList(
             nn.ModuleList(CrossBlock(decoder_width, decoder_heads) for _ in range(decoder_depth)) for _ in range(2)
         )
@@ -140,7 +140,11 @@ class DUSt3R(System):
     def _encode(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:
         if image.shape[-2] % self.patch or image.shape[-1] % self.patch:
             raise ValueError(f"image: expected sides that {self.patch} divides, got {tuple(image.shape[-2:])}")
-        return self.embed(self.encoder.tokens(self.normalize(image))[:, 1:])
+        return self.narrow(self.encoder.tokens(self.normalize(image))[:, 1:])
+
+    def embed(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """What the encoder sees in a picture alone: the mean of its patches' tokens."""
+        return self._encode(image).mean(1)
 
     def loss(self, batch: Batch) -> Losses:
         points, valid = true_pointmaps(batch)
