@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oculi.backbones.vit import ViT
-from oculi.classical.ransac import RANSAC, Consensus
-from oculi.classical.ransac_models import pose
+from oculi.classical.ransac import Consensus
+from oculi.classical.ransac_pnp import RANSACPnP
 from oculi.geometry.camera import pixel_centers
 from oculi.geometry.pointmaps import change_frame, pointmap
 from oculi.input_contract import InputContract
@@ -199,8 +199,7 @@ def pnp_pose(
     if confidence is not None:
         order = confidence.flatten()[kept].argsort(descending=True, stable=True)
         kept = kept[order[: max(1, round(share * len(kept)))]]
-    ransac = RANSAC(pose(K), threshold, seed=seed)
-    return ransac.fit(points.reshape(-1, 3)[kept], pixels[kept])
+    return RANSACPnP(threshold, seed=seed).fit(points.reshape(-1, 3)[kept], pixels[kept], K)
 
 
 def mean_distance(points: Float[Tensor, "b 2 h w 3"], valid: Bool[Tensor, "b 2 h w"]) -> Float[Tensor, " b"]:

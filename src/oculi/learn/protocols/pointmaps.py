@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oculi.classical.dust3r import mean_distance, pnp_pose, swapped, true_pointmaps
+from oculi.classical.ransac_pnp import rotation_error
 from oculi.data.datasets import Splits, batches
 from oculi.geometry.camera import intrinsics, pixel_centers
 from oculi.geometry.pointmaps import focal_length, pointmap_depth, reciprocal_matches, relative_pose
@@ -114,11 +115,9 @@ def pose_errors(
         raise ValueError("dataset: expected samples with both cameras")
     one, two = batch.camera.world_to_camera.double(), batch.next_camera.world_to_camera.double()
     motion = two @ torch.linalg.inv(one)
-    turned = R.double() @ motion[:, :3, :3].transpose(1, 2)
-    cosine = (turned.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
     straight = torch.nn.functional.cosine_similarity(t.double(), motion[:, :3, 3], dim=1)
-    rotation, direction = (torch.rad2deg(c.clamp(-1, 1).acos()).float() for c in (cosine, straight))
-    return rotation, direction
+    direction = torch.rad2deg(straight.clamp(-1, 1).acos())
+    return rotation_error(R, motion[:, :3, :3]).float(), direction.float()
 
 
 def by_pnp(
