@@ -205,7 +205,7 @@ def test_what_is_refused():
         bundle_adjustment(truth, cloud * math.nan, seen)
     with pytest.raises(ValueError, match="finite pixels"):
         bundle_adjustment(truth, cloud, Observations(seen.camera, seen.point, seen.pixels * math.inf))
-    with pytest.raises(ValueError, match="observations.camera: expected 0 to 2"):
+    with pytest.raises(ValueError, match=r"observations\.camera: expected 0 to 2"):
         bundle_adjustment(truth, cloud, Observations(seen.camera + 1, seen.point, seen.pixels))
     with pytest.raises(ValueError, match="behind"):
         bundle_adjustment(truth, cloud - 20 * truth.center.new_tensor([0, -1, 0]) * -1, seen)

@@ -252,7 +252,6 @@ def _pairs(point: Int[Tensor, " n"], count: int) -> tuple[Tensor, Tensor]:
 class _Linear:
     """Normal equations without damping: blocks U (cameras), u (intrinsics), V (points), W per observation, gradients."""
 
-    A: Tensor  # n x 2 x 6, weighted
     Q: Tensor  # n x 2 x k
     W: Tensor  # n x 6 x 3
     Z: Tensor  # p x k x 3: intrinsics with points
@@ -282,7 +281,7 @@ def _linearised(
     points = len(state.points)
     g = A.new_zeros(count, 6).index_add_(0, seen.camera, (At @ r)[..., 0])
     return _Linear(
-        A, Q, At @ B,
+        Q, At @ B,
         A.new_zeros(points, k, 3).index_add_(0, seen.point, Qt @ B), U,
         A.new_zeros(points, 3, 3).index_add_(0, seen.point, Bt @ B),
         torch.cat([g.flatten(), (Qt @ r)[..., 0].sum(0)]),
@@ -293,7 +292,7 @@ def _linearised(
 def _jacobians(state: _State, seen: Observations, local: Tensor, refine: str) -> tuple[Tensor, Tensor, Tensor]:
     """dr/d(w, v), dr/dX and dr/d(intrinsics), n x 2 x (6, 3, k)."""
     K, R = state.K[seen.camera], state.R[seen.camera]
-    x, y, z = local.unbind(-1)
+    x, z = local[:, 0], local[:, 2]
     flat = local[:, :2] / z[:, None]
     D = torch.cat([K[:, :2, :2], -(K[:, :2, :2] @ flat[..., None])], -1) / z[:, None, None]
     turned = local - state.t[seen.camera]
