@@ -272,6 +272,19 @@ class Depth(Prediction):
 
 
 @dataclass
+class Pointmaps(Prediction):
+    """A 3D point for every pixel of one or more pictures, all in the axes of the first one's camera (x right, y down, z
+    forward), up to a common scale; confidence above 1, the higher the surer."""
+
+    points: Float[Tensor, "views height width 3"]
+    confidence: Float[Tensor, "views height width"]
+
+    def plot(self, image: Tensor | None = None) -> Image.Image:
+        """The first picture's depth, which is its points' z."""
+        return Depth(self.points[0, ..., 2]).plot()
+
+
+@dataclass
 class Flow(Prediction):
     """Motion (dx, dy) in pixels to the next picture; `valid` is false where the window had no texture."""
 

@@ -40,6 +40,8 @@ class Sample:
     disparity: Float[Tensor, "height width"] | None = None
     flow: Float[Tensor, "2 height width"] | None = None
     next_image: Float[Tensor, "channels height width"] | None = None
+    next_depth: Float[Tensor, "height width"] | None = None  # of the next image, as its camera sees it
+    next_camera: Camera | None = None
     right_image: Float[Tensor, "channels height width"] | None = None
     video: Float[Tensor, "frames channels height width"] | None = None  # the first frame is `image`
     video_masks: Bool[Tensor, "objects frames height width"] | None = None
@@ -91,6 +93,8 @@ class Batch:
     disparity: Float[Tensor, "batch height width"] | None = None
     flow: Float[Tensor, "batch 2 height width"] | None = None
     next_image: Float[Tensor, "batch channels height width"] | None = None
+    next_depth: Float[Tensor, "batch height width"] | None = None
+    next_camera: Camera | None = None
     right_image: Float[Tensor, "batch channels height width"] | None = None
     video: Float[Tensor, "batch frames channels height width"] | None = None
     video_masks: list[Tensor] | None = None
@@ -176,7 +180,7 @@ def _join(name: str, values: list[Any]) -> Any:
         return values
     if name == "label":
         return torch.tensor(values, dtype=torch.int64)
-    if name == "camera":
+    if name in ("camera", "next_camera"):
         return Camera.stack(values)
     shapes = {tuple(value.shape) for value in values}
     if len(shapes) > 1:

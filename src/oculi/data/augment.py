@@ -126,7 +126,19 @@ def _erase(image: Float[Tensor, "b c h w"], largest: float) -> Float[Tensor, "b 
 
 def refuse_geometry(batch: Batch) -> None:
     """Raise ValueError when the batch holds what an affine map of the picture would make wrong."""
-    for name in ("depth", "normals", "flow", "disparity", "camera", "voxels", "surface", "video"):
+    exact = (
+        "depth",
+        "normals",
+        "flow",
+        "disparity",
+        "camera",
+        "next_depth",
+        "next_camera",
+        "voxels",
+        "surface",
+        "video",
+    )
+    for name in exact:
         if getattr(batch, name) is not None:
             raise ValueError(f"batch.{name}: exact geometry cannot be warped; use colour augmentation alone")
 

@@ -79,7 +79,7 @@ def fit_sample(sample: Sample, contract: InputContract) -> Sample:
             changed[name] = contract.prepare(getattr(sample, name))
     if (height, width) == (contract.height, contract.width):
         return replace(sample, **changed)
-    for name in ("camera", "depth", "flow", "disparity", "normals", "video"):
+    for name in ("camera", "depth", "next_camera", "next_depth", "flow", "disparity", "normals", "video"):
         if getattr(sample, name) is not None:
             raise ValueError(f"{name}: cannot be resized from {height}x{width} to {contract.height}x{contract.width}")
     if sample.boxes is not None:

@@ -28,6 +28,7 @@ SOURCES = {
     "world": "oculi.data.world.sources",
     "same_colour": "oculi.data.same_colour",
     "world_views": "oculi.data.world.views",
+    "world_pairs": "oculi.data.world.pairs",
     "world_video": "oculi.data.world.video",
     "episodes": "oculi.data.episodes",
     "class_split": "oculi.data.class_split",

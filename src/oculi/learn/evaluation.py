@@ -22,6 +22,7 @@ BY_ANSWER = {
     "Actions": "returns",
     "Flow": "flow",
     "Meshes": "meshes",
+    "Pointmaps": "pointmaps",
 }
 PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "masks", "video_objects"}
 
