@@ -121,7 +121,9 @@ class MultiViewStereo:
 
     def _check(self, images: Tensor, cameras: Camera) -> None:
         if images.ndim != 4 or len(images) < 2:
-            raise ValueError(f"images: expected at least two views, views x channels x H x W, got {tuple(images.shape)}")
+            raise ValueError(
+                f"images: expected at least two views, views x channels x H x W, got {tuple(images.shape)}"
+            )
         if cameras.K.ndim != 3 or len(cameras) != len(images):
             raise ValueError(f"cameras: expected {len(images)}, one per view, got K of shape {tuple(cameras.K.shape)}")
         if images.shape[2:] != (cameras.height, cameras.width):

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,6 +43,7 @@ from oculi.geometry.camera import Camera
 from oculi.geometry.camera_conventions import Reconstruction, View
 from oculi.geometry.essential import calibrated, relative_pose
 from oculi.geometry.pointmaps import fit_rotation, similarity
+from oculi.geometry.triangulation import projection_matrix, reprojection_error, triangulate
 from oculi.ops.matching import match_descriptors
 
 FAIR_ANGLE = 10.0  # degrees; a start under more is not the better for it
@@ -171,7 +172,9 @@ class StructureFromMotion:
                 "images: taken from one place, or the same picture twice; a camera that only turns sees no depth "
                 f"(matches are off a pure turn by {most_parallax:.2f} pixels, expected at least {self.parallax})"
             )
-        build = _Build(self, tracks_of(pixels, pairs), Camera(K, torch.eye(4).double().repeat(len(K), 1, 1), height, width))
+        build = _Build(
+            self, tracks_of(pixels, pairs), Camera(K, torch.eye(4).double().repeat(len(K), 1, 1), height, width)
+        )
         for pair in sorted(moved, key=_promise, reverse=True)[:5]:
             if build.start(pair):
                 return build.finished()
@@ -238,7 +241,8 @@ class _Build:
     def __init__(self, how: StructureFromMotion, seen: Observations, cameras: Camera):
         self.how, self.seen, self.cameras = how, seen, cameras
         self.tracks = int(seen.point.max()) + 1 if len(seen) else 0
-        self.rays = calibrated(cameras.K[seen.camera], seen.pixels[:, None])[:, 0]
+        self.pixels = torch.zeros(len(cameras), self.tracks, 2, dtype=torch.float64)
+        self.pixels[seen.camera, seen.point] = seen.pixels
 
     def start(self, pair: Pair) -> bool:
         """Two views and their points; false where too few points come of it."""
@@ -311,25 +315,26 @@ class _Build:
 
     def _triangulate(self) -> None:
         """Points of tracks that placed views see and that have none yet; then observations that fit come in."""
-        open_ = self.placed[self.seen.camera] & ~self.known[self.seen.point]
-        rows = open_.nonzero()[:, 0]
-        weight = torch.ones(len(rows), dtype=torch.float64)
+        rows = (self.placed[self.seen.camera] & ~self.known[self.seen.point]).nonzero()[:, 0]
         if not len(rows):
             return
         part = self.seen[rows]
-        for _ in range(3):  # what is far off has little say in the next round
-            points = triangulated(self.cameras, self.rays[rows], part, weight, self.tracks)
-            error, depth = reprojection_errors(self.cameras, points, part)
-            error = torch.where(depth > 0, error, torch.inf).nan_to_num(nan=torch.inf, posinf=torch.inf)
-            weight = 1 / (1 + (error / self.how.reprojection).square())
-        self.points = torch.where(self.known[:, None], self.points, points)
-        fits = error < self.how.reprojection
+        sees = torch.zeros(len(self.placed), self.tracks, dtype=torch.bool)
+        sees[part.camera, part.point] = True
+        for _ in range(3):  # what is farthest off goes first
+            points, valid = triangulate(projection_matrix(self.cameras), self.pixels, sees)
+            off = reprojection_error(projection_matrix(self.cameras), points, self.pixels).nan_to_num(1e9, 1e9)
+            off = torch.where(sees, off, 0.0)
+            sees &= (off < self.how.reprojection) | (off < off.amax(0))
+        fits = (sees & valid & (off < self.how.reprojection))[part.camera, part.point]
+        self.points = torch.where(self.known[:, None], self.points, points.nan_to_num())
         self.used[rows] = fits
         self.known |= torch.bincount(part.point[fits], minlength=self.tracks) >= 2
         self._drop()
 
     def _adjust(self, iterations: int, refine: str = "nothing") -> None:
         """Bundle adjustment of what is there, after which what does not fit goes and what fits comes back."""
+        self._fitting(self.used.nonzero()[:, 0])
         rows = self.used.nonzero()[:, 0]
         views, points = self.placed.nonzero()[:, 0], self.known.nonzero()[:, 0]
         row, number = torch.full((len(self.placed),), -1), self.known.cumsum(0) - 1
@@ -343,7 +348,10 @@ class _Build:
         self.cameras.world_to_camera[views], self.points[points] = found.cameras.world_to_camera, found.points
         if refine != "nothing":
             self.cameras.K[:] = found.cameras.K[0]
-        candidates = (self.placed[self.seen.camera] & self.known[self.seen.point]).nonzero()[:, 0]
+        self._fitting((self.placed[self.seen.camera] & self.known[self.seen.point]).nonzero()[:, 0])
+
+    def _fitting(self, candidates: Int[Tensor, " m"]) -> None:
+        """Use those observations that lie near enough to their points' projections."""
         error, depth = reprojection_errors(self.cameras, self.points, self.seen[candidates])
         self.used[:] = False
         self.used[candidates] = (error < self.how.reprojection) & (depth > 0)
@@ -361,20 +369,6 @@ class _Build:
         count = torch.bincount(part.point, minlength=self.tracks)
         self.known &= (count >= 2) & (torch.rad2deg(2 * widest) >= self.how.angle)
         self.used &= self.known[self.seen.point] & self.placed[self.seen.camera]
-
-
-def triangulated(
-    cameras: Camera, rays: Float[Tensor, "n 2"], seen: Observations, weight: Float[Tensor, " n"], tracks: int
-) -> Float[Tensor, "tracks 3"]:
-    """Linear triangulation of tracks of any lengths at once: the smallest eigenvector of each one's 4 x 4 sum of
-    weighted equations x P_3 - P_1, y P_3 - P_2 in calibrated coordinates."""
-    P = cameras.world_to_camera[seen.camera, :3]
-    rows = rays[..., None] * P[:, 2:] - P[:, :2]
-    rows = F.normalize(rows, dim=-1) * weight[:, None, None].sqrt()
-    normal = rows.new_zeros(tracks, 4, 4).index_add_(0, seen.point, rows.transpose(1, 2) @ rows)
-    X = torch.linalg.eigh(normal)[1][..., 0]
-    last = torch.where(X[:, 3:].abs() > 1e-12, X[:, 3:], 1e-12)
-    return X[:, :3] / last
 
 
 def _colours(images: Tensor, made: SparseReconstruction) -> Float[Tensor, "p 3"]:
