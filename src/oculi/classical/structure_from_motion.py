@@ -404,10 +404,9 @@ def experiment(views: int = 12, size: int = 320, scenes: int = 2, seed: int = 0)
         truth = Camera.stack([s.camera for s in samples if s.camera is not None])
         found = StructureFromMotion(seed=seed).reconstruct(images, truth.K[0])
         degrees, off = pose_errors(found, truth)
-        rows.append(
-            [len(found.registered) / views, float(degrees.max()), float(off.max()), float(found.errors.mean())]
-            + [float(len(found.points)), len(found.observations) / len(found.points)]
-        )
+        errors = [float(degrees.max()), float(off.max()), float(found.errors.mean())]
+        size = [len(found.points), len(found.observations) / len(found.points)]
+        rows.append([len(found.registered) / views, *errors, *size])
     placed, degrees_, off_, error, points, length = torch.tensor(rows, dtype=torch.float64).unbind(1)
     return {
         "registered": float(placed.min()),
