@@ -80,8 +80,8 @@ def solve_dlt(
     source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
 ) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
     """`homography_dlt` without the checks: H and whether the matches fixed it; a batch may hold bad samples."""
-    from_points, T = _normalise(source.double())
-    to_points, U = _normalise(target.double())
+    from_points, T = normalise_points(source.double())
+    to_points, U = normalise_points(target.double())
     x, y = from_points.unbind(-1)
     u, v = to_points.unbind(-1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
@@ -100,7 +100,7 @@ def solve_dlt(
     return H.to(source.dtype), well_posed
 
 
-def _normalise(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
+def normalise_points(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
     """Points with mean 0 and mean distance sqrt(2), and the similarity that did it."""
     mean = points.mean(-2)
     centred = points - mean[..., None, :]
