@@ -34,6 +34,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from oculi.geometry.camera import Camera
+from oculi.geometry.rotations import rotation_from_vector
 
 Refined = Literal["nothing", "focal", "pinhole"]
 _INTRINSICS = {"nothing": 0, "focal": 1, "pinhole": 4}
@@ -390,11 +391,3 @@ def _moved(state: _State, a: Tensor, b: Tensor, refine: str) -> _State:
             K[:, 0, 0], K[:, 1, 1] = K[:, 0, 0] + rest[0], K[:, 1, 1] + rest[1]
             K[:, :2, 2] = K[:, :2, 2] + rest[2:]
     return _State(K, rotation_from_vector(pose[:, :3]) @ state.R, state.t + pose[:, 3:], state.points + b)
-
-
-def rotation_from_vector(vector: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """exp([w]x): the turn about `vector` by its length in radians (Rodrigues)."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.linalg.matrix_exp(cross)

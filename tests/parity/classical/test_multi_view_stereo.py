@@ -76,7 +76,7 @@ def test_the_vote_removes_depths_that_no_other_view_has():
     assert not found.valid[0, 10:20, 10:20].any()
     middle = found.valid[1:3, 16:32, 16:32].double().mean()
     assert float(middle) > 0.9
-    torch.testing.assert_close(found.depth[found.valid], truth[found.valid], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.depth[found.valid], truth[found.valid], rtol=5e-3, atol=0)
 
 
 def test_one_colour_has_no_depth():
