@@ -9,8 +9,8 @@ r"""Structure from motion: from pictures alone, where each was taken and the poi
 
 Poses and points are estimated together, from K and the pictures. Pictures do not tell where the world's origin is, which
 way it is turned and how large it is: the first view of the start is the origin, its distance to the second one is 1, and
-comparison with truth is after a similarity. A camera that only turns, or does not move, sees no depth: the matches then
-obey x' ~ K R K^{-1} x to within `parallax` pixels, and a ValueError says so.
+comparison with truth is after a similarity. A camera that only turns, or does not move, sees no depth: x' ~ K R K^{-1} x.
+Matches of such a pair join tracks but start nothing, and where all pairs are such, a ValueError says so.
 
     images   views x channels x H x W in [0, 1], of one size;  K: 3 x 3 in pixels, one for all views (or views x 3 x 3)
     points   in units of the first baseline;  errors in pixels
@@ -35,14 +35,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oculi.classical.multi_view_stereo import textured_views
-from oculi.classical.ransac import RANSAC
-from oculi.classical.ransac_pnp import RansacPnP
+from oculi.classical.ransac import RANSAC, Consensus
+from oculi.classical.ransac_models import essential, pose
 from oculi.classical.sift import SIFT
 from oculi.geometry.bundle_adjustment import Observations, bundle_adjustment, reprojection_errors
 from oculi.geometry.camera import Camera
 from oculi.geometry.camera_conventions import Reconstruction, View
 from oculi.geometry.essential import calibrated, relative_pose
-from oculi.geometry.pointmaps import fit_rotation, similarity
+from oculi.geometry.pointmaps import similarity
 from oculi.geometry.triangulation import projection_matrix, reprojection_error, triangulate
 from oculi.ops.matching import match_descriptors
 
@@ -84,15 +84,13 @@ class SparseReconstruction:
 
 @dataclass
 class Pair:
-    """Two views' agreeing matches (feature numbers), the second one's pose as seen from the first, in what angle (degrees)
-    the median match is seen, and by how many pixels it is off a mere turn of the camera."""
+    """Two views' agreeing matches (feature numbers), the second one's pose as seen from the first (R, t, |t| = 1), and under
+    what angle (degrees) the median match is seen: 0, without a pose, where the camera only turned."""
 
     views: tuple[int, int]
     matches: Int[Tensor, "m 2"]
-    R: Float[Tensor, "3 3"]
-    t: Float[Tensor, "3"]
+    pose: tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]] | None
     angle: float
-    parallax: float
 
 
 class StructureFromMotion:
@@ -100,8 +98,8 @@ class StructureFromMotion:
 
     max_keypoints: strongest features per picture. ratio: of the ratio test. threshold: pixels that a match may be off
     its epipolar line. reprojection: pixels that an observation may be off. angle: least degrees between a point's rays.
-    least: matches, or points in view, without which a pair or a view does not count. parallax: pixels below which a pair
-    is taken to have only turned. refine: of the shared K, in the last bundle adjustment.
+    least: matches, or points in view, without which a pair or a view does not count. refine: of the shared K, in the
+    last bundle adjustment.
     """
 
     def __init__(
@@ -112,22 +110,20 @@ class StructureFromMotion:
         reprojection: float = 3.0,
         angle: float = 1.5,
         least: int = 20,
-        parallax: float = 1.5,
         refine: Literal["nothing", "focal", "pinhole"] = "nothing",
         seed: int = 0,
     ):
         if max_keypoints < 8 or least < 8:
             raise ValueError(f"max_keypoints, least: expected at least 8, got {max_keypoints} and {least}")
-        if min(threshold, reprojection, angle, parallax) <= 0:
+        if min(threshold, reprojection, angle) <= 0:
             raise ValueError(
-                "threshold, reprojection, angle, parallax: expected positive numbers, got "
-                f"{threshold}, {reprojection}, {angle}, {parallax}"
+                f"threshold, reprojection, angle: expected positive numbers, got {threshold}, {reprojection}, {angle}"
             )
         if refine not in ("nothing", "focal", "pinhole"):
             raise ValueError(f"refine: expected nothing, focal or pinhole, got {refine!r}")
         self.sift = SIFT(max_keypoints=max_keypoints).eval()
         self.ratio, self.threshold, self.reprojection, self.angle = ratio, threshold, reprojection, angle
-        self.least, self.parallax, self.refine, self.seed = least, parallax, refine, seed
+        self.least, self.refine, self.seed = least, refine, seed
 
     def reconstruct(
         self, images: Float[Tensor, "views channels height width"], K: Float[Tensor, "*views 3 3"]
@@ -165,12 +161,11 @@ class StructureFromMotion:
         if not pairs:
             most = max((len(m) for m in matches.values()), default=0)
             raise ValueError(f"images: no two have {self.least} matches that agree on a pose (most matches: {most})")
-        moved = [pair for pair in pairs if pair.parallax >= self.parallax]
+        moved = [pair for pair in pairs if pair.angle >= self.angle]
         if not moved:
-            most_parallax = max(pair.parallax for pair in pairs)
             raise ValueError(
                 "images: taken from one place, or the same picture twice; a camera that only turns sees no depth "
-                f"(matches are off a pure turn by {most_parallax:.2f} pixels, expected at least {self.parallax})"
+                f"(widest angle between two views of a point: {max(pair.angle for pair in pairs):.2f} degrees)"
             )
         build = _Build(
             self, tracks_of(pixels, pairs), Camera(K, torch.eye(4).double().repeat(len(K), 1, 1), height, width)
@@ -183,27 +178,30 @@ class StructureFromMotion:
     def _pair(
         self, pixels: list[Tensor], views: tuple[int, int], matches: Int[Tensor, "m 2"], K: Float[Tensor, "views 3 3"]
     ) -> Pair | None:
-        """The matches that agree on an essential matrix, with the relative pose; None where too few do."""
+        """The matches that agree on an essential matrix, or on a homography where that is not fixed; None: too few do."""
         one, two = views
-        first = calibrated(K[one], pixels[one][matches[:, 0]])
-        second = calibrated(K[two], pixels[two][matches[:, 1]])
-        focal = float((K[one, 0, 0] + K[two, 0, 0]) / 2)
+        first, second = pixels[one][matches[:, 0]], pixels[two][matches[:, 1]]
+        how = {"threshold": self.threshold, "seed": self.seed}
         try:
-            found = RANSAC("essential", threshold=self.threshold / focal, seed=self.seed).fit(first, second)
-            kept = found.inliers
-            R, t, front = relative_pose(found.model, first[kept], second[kept])
+            found = RANSAC(essential(K[one], K[two]), **how).fit(first, second)
+            kept, relative, angle = self._posed(found, calibrated(K[one], first), calibrated(K[two], second))
         except ValueError:
-            return None
-        first, second, matches = first[kept], second[kept], matches[kept]
-        a, b = (F.normalize(F.pad(v, (0, 1), value=1.0), dim=-1) for v in (first, second))
-        turned, _, _ = fit_rotation(a, b, torch.ones_like(a[:, 0]))
-        swung = a @ turned.T
-        off = torch.linalg.norm(swung[:, :2] / swung[:, 2:] - second, dim=-1) * focal
-        angles = torch.rad2deg(torch.linalg.norm(torch.linalg.cross(a @ R.T, b), dim=-1).clamp_max(1).asin())
-        parallax, angle = float(off.median()), float(angles[front].median())
-        if int(front.sum()) < self.least:
-            return None
-        return Pair(views, matches[front], R, t, angle, parallax)
+            try:
+                kept, relative, angle = RANSAC("homography", **how).fit(first, second).inliers, None, 0.0
+            except ValueError:
+                return None
+        return Pair(views, matches[kept], relative, angle) if int(kept.sum()) >= self.least else None
+
+    def _posed(self, found: Consensus, first: Tensor, second: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
+        """Inliers in front of both cameras, the second one's R and t, and the median angle between their rays."""
+        kept = found.inliers.nonzero()[:, 0]
+        R, t, front = relative_pose(found.model, first[kept], second[kept])
+        kept = kept[front]
+        a, b = (F.normalize(F.pad(v[kept], (0, 1), value=1.0), dim=-1) for v in (first, second))
+        angles = torch.linalg.norm(torch.linalg.cross(a @ R.T, b), dim=-1).clamp_max(1).asin()
+        inside = torch.zeros_like(found.inliers)
+        inside[kept] = True
+        return inside, (R, t), float(torch.rad2deg(angles.median()))
 
 
 def _promise(pair: Pair) -> float:
@@ -251,10 +249,11 @@ class _Build:
         self.known = torch.zeros(self.tracks, dtype=torch.bool)
         self.used = torch.zeros(len(self.seen), dtype=torch.bool)
         self.order = list(pair.views)
+        if pair.pose is None:
+            return False
         first, second = pair.views
         self.cameras.world_to_camera[first] = torch.eye(4, dtype=torch.float64)
-        self.cameras.world_to_camera[second, :3, :3] = pair.R
-        self.cameras.world_to_camera[second, :3, 3] = pair.t
+        self.cameras.world_to_camera[second, :3, :3], self.cameras.world_to_camera[second, :3, 3] = pair.pose
         self.placed[[first, second]] = True
         self._triangulate()
         if int(self.known.sum()) < self.how.least:
@@ -300,14 +299,14 @@ class _Build:
     def _place(self, view: int, mine: Int[Tensor, " m"]) -> bool:
         """The view's pose from points that it sees; false where too few agree."""
         points, pixels = self.points[self.seen.point[mine]], self.seen.pixels[mine]
-        pnp = RansacPnP(threshold=self.how.reprojection, seed=self.how.seed)
+        pnp = RANSAC(pose(self.cameras.K[view]), threshold=self.how.reprojection, seed=self.how.seed)
         try:
-            found = pnp.fit(points, pixels, self.cameras.K[view])
+            found = pnp.fit(points, pixels)
         except ValueError:
             return False
         if int(found.inliers.sum()) < self.how.least:
             return False
-        self.cameras.world_to_camera[view] = found.world_to_camera
+        self.cameras.world_to_camera[view] = found.model
         self.placed[view] = True
         self.used[mine[found.inliers]] = True
         self.order.append(view)

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from oculi.geometry.camera_conventions import read_colmap, write_colmap
 
 from oculi.classical.structure_from_motion import Pair, StructureFromMotion, pose_errors, tracks_of
 from oculi.geometry.bundle_adjustment import Observations
 from oculi.geometry.camera import Camera, intrinsics, look_at
+from oculi.geometry.camera_conventions import read_colmap, write_colmap
 from oculi.geometry.reconstruction_export import read_ply, write_ply
 from oracles import oracle
 
@@ -93,7 +93,7 @@ def test_tracks_join_matches_and_spoilt_ones_go():
     pixels = [torch.arange(8.0).view(4, 2).double() + k for k in range(3)]
 
     def pair(i, j, matches):
-        return Pair((i, j), torch.tensor(matches), torch.eye(3), torch.zeros(3), 0.0, 0.0)
+        return Pair((i, j), torch.tensor(matches), None, 0.0)
 
     joined = tracks_of(pixels, [pair(0, 1, [[0, 0], [1, 1]]), pair(1, 2, [[0, 3], [1, 2]]), pair(0, 2, [[2, 2]])])
     assert isinstance(joined, Observations)
