@@ -9,22 +9,26 @@ outliers with probability w^n, so that at least one of
 is, with probability p. w is unknown; it is estimated from the best consensus so far, and the loop stops when the
 trials done suffice for it.
 
-    consensus   score = number of matches with error <= t              (Fischler and Bolles)
-    msac        score = -sum_i min(e_i^2, t^2)                     (Torr and Zisserman 2000), same cost, finer order
+    consensus   cost = number of data with error > t               (Fischler and Bolles)
+    msac        cost = sum_i min(e_i^2, t^2)                       (Torr and Zisserman 2000), same work, finer order
 
-    homography   4 matches, error = distance in the second picture in pixels, fitted by the normalised DLT
-    line         2 points,  error = |a x + b y + c| with a^2 + b^2 = 1, fitted by total least squares
+Each new best is optimised on the spot (LO-RANSAC): fitted again to its consensus set as long as that lowers the cost,
+so that the estimate of w does not suffer from the noise of a minimal sample. Hypotheses are drawn, solved and scored in
+batches: all on a part of the data, the best few of them on all data. What can be fitted stands in `ransac_models`.
 
-Hypotheses are drawn, fitted and scored in batches. Degenerate samples (repeated points, three on a line) lose. Differs
-from the paper: batches, the estimate of w, and a few rounds of refitting in which the consensus set may still grow.
+A consensus must be larger than chance would make it. If k of N data agree, and a datum that has nothing to do with the
+model agrees with probability a, then (N - n) C(N, k) C(k, n) a^(k - n) such sets are to be expected in noise; from one
+on, there is no consensus (Moisan, Stival 2004).
 
-Fischler, Bolles: Random Sample Consensus, Communications of the ACM 24(6), 1981.
+Differs from the paper: batches, the estimate of w, refitting of each best, the test against chance.
+
+Fischler, Bolles: Random Sample Consensus, Communications of the ACM 24(6), 1981. Chum, Matas, Kittler: Locally
+optimized RANSAC, DAGM 2003.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,8 +36,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from oculi.geometry.homography import apply_homography, solve_dlt, transfer_error
+from oculi.classical.ransac_models import MODELS, Model
+from oculi.geometry.homography import apply_homography, solve_dlt
 from oculi.metrics.correspondence import corner_error
+
+SCREEN, FINALISTS = 128, 6  # data on which all hypotheses of a batch are scored, and how many of them on all data
 
 
 @dataclass
@@ -44,35 +51,6 @@ class Consensus:
     inliers: Bool[Tensor, " n"]
     errors: Float[Tensor, " n"]
     trials: int
-
-
-@dataclass(frozen=True)
-class _Model:
-    size: int
-    targets: bool
-    fit: Callable[..., tuple[Tensor, Tensor]]
-    error: Callable[..., Tensor]
-
-
-def fit_line(points: Float[Tensor, "*batch n 2"]) -> tuple[Float[Tensor, "*batch 3"], Bool[Tensor, "*batch"]]:
-    """(a, b, c) with a x + b y + c = 0, a^2 + b^2 = 1, nearest to the points; and whether they fix it."""
-    mean = points.mean(-2)
-    centred = points - mean[..., None, :]
-    spread, axes = torch.linalg.eigh(centred.transpose(-1, -2) @ centred)
-    normal = axes[..., 0]
-    line = torch.cat([normal, -(normal * mean).sum(-1, keepdim=True)], -1)
-    return line, spread[..., 1] > 1e-12
-
-
-def line_error(line: Float[Tensor, "*batch 3"], points: Float[Tensor, "*batch n 2"]) -> Float[Tensor, "*batch n"]:
-    """Distance of points to the line."""
-    return ((points * line[..., None, :2]).sum(-1) + line[..., 2:]).abs()
-
-
-_MODELS = {
-    "homography": _Model(4, True, solve_dlt, transfer_error),
-    "line": _Model(2, False, fit_line, line_error),
-}
 
 
 def trials_needed(confidence: float, inlier_share: float, sample_size: int) -> int:
@@ -88,25 +66,35 @@ def trials_needed(confidence: float, inlier_share: float, sample_size: int) -> i
     return max(1, math.ceil(math.log(1 - confidence) / math.log1p(-good)))
 
 
-class RANSAC:
-    """Robust fit of a `homography` to matches or of a `line` to points.
+def expected_by_chance(inliers: int, total: int, sample_size: int, chance: float) -> float:
+    """Logarithm of how many consensus sets of this size unrelated data would have (see above)."""
+    if inliers <= sample_size:
+        return math.inf
+    ways = math.lgamma(total + 1) - math.lgamma(total - inliers + 1)
+    ways -= math.lgamma(sample_size + 1) + math.lgamma(inliers - sample_size + 1)
+    return math.log(max(total - sample_size, 1)) + ways + (inliers - sample_size) * math.log(chance)
 
-    threshold: largest error of an inlier in the points' unit. confidence: p above. batch: hypotheses per round.
+
+class RANSAC:
+    """Robust fit of a `homography`, `fundamental`, `essential`, `pose`, `line` or `regression`, or of a `Model`.
+
+    threshold: largest error of an inlier in the data's unit. confidence: p above. batch: hypotheses of the first
+    round, later rounds are larger. refits: of each new best, at most.
     """
 
     def __init__(
         self,
-        model: Literal["homography", "line"] = "homography",
+        model: str | Model = "homography",
         threshold: float = 2.0,
         confidence: float = 0.99,
         max_trials: int = 4096,
         batch: int = 64,
         scoring: Literal["msac", "consensus"] = "msac",
-        refits: int = 4,
+        refits: int = 6,
         seed: int = 0,
     ):
-        if model not in _MODELS:
-            raise ValueError(f"model: expected {' or '.join(_MODELS)}, got {model!r}")
+        if isinstance(model, str) and model not in MODELS:
+            raise ValueError(f"model: expected {', '.join(MODELS)} or a Model, got {model!r}")
         if scoring not in ("msac", "consensus"):
             raise ValueError(f"scoring: expected msac or consensus, got {scoring!r}")
         if not threshold > 0:
@@ -115,64 +103,118 @@ class RANSAC:
             raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
         if min(max_trials, batch) < 1:
             raise ValueError(f"max_trials, batch: expected at least 1, got {max_trials} and {batch}")
-        self.kind, self.threshold, self.confidence = _MODELS[model], threshold, confidence
+        self.model, self.threshold, self.confidence = (
+            MODELS[model]() if isinstance(model, str) else model,
+            threshold,
+            confidence,
+        )
         self.max_trials, self.batch, self.scoring, self.refits, self.seed = max_trials, batch, scoring, refits, seed
 
-    def fit(self, points: Float[Tensor, "n 2"], targets: Float[Tensor, "n 2"] | None = None) -> Consensus:
-        """The best model and its inliers. Raises ValueError for too few points, NaN, or points that fix no model."""
+    @torch.no_grad()
+    def fit(self, points: Float[Tensor, "n columns"], targets: Float[Tensor, "n 2"] | None = None) -> Consensus:
+        """The best model and its inliers, computed in float64 on the CPU.
+
+        Raises ValueError for too few points, NaN, points that fix no model, or where no more agree than by chance.
+        """
         data = self._checked(points, targets)
         generator = torch.Generator().manual_seed(self.seed)
-        best, best_score, trials, needed = None, -math.inf, 0, self.max_trials
+        few = [d[torch.randperm(len(points), generator=generator)[:SCREEN]] for d in data]
+        best, best_cost, trials, count, needed = None, math.inf, 0, self.batch, self.max_trials
         while trials < min(needed, self.max_trials):
-            sample = torch.rand(self.batch, len(points), generator=generator).topk(self.kind.size, 1).indices
-            sample = sample.to(points.device)
-            models, well_posed = self.kind.fit(*(d[sample] for d in data))
-            errors = self.kind.error(models, *(d.expand(self.batch, -1, -1) for d in data))
-            scores = torch.where(well_posed, self._score(errors), -math.inf)
-            trials += self.batch
-            winner = int(scores.argmax())
-            if float(scores[winner]) > best_score:
-                best, best_score = models[winner], float(scores[winner])
-                share = float((errors[winner] <= self.threshold).double().mean())
-                needed = trials_needed(self.confidence, share, self.kind.size)
+            count = min(count, self.max_trials - trials)
+            models, usable = self.model.solve(*self._samples(data, count, generator))
+            trials += count
+            found = self._winner(models.flatten(0, 1)[usable.flatten()], data, few)
+            if found is not None and found[2] < best_cost:
+                best, errors, best_cost = self._optimised(*found, data)
+                share = float((errors <= self.threshold**2).sum()) / len(points)
+                needed = trials_needed(self.confidence, share, self.model.size)
+            count = min(max(needed - trials, 16), 2 * count, 1024)
         if best is None:
             raise ValueError(
-                f"points: no sample of {self.kind.size} fixes a model (points coincide or lie on one line)"
+                f"points: no sample of {self.model.size} fixes a model (points coincide or lie on one line)"
             )
-        return self._refined(best, data, trials)
+        return self._accepted(best, errors, data, trials, points.device)
 
     def _checked(self, points: Tensor, targets: Tensor | None) -> list[Tensor]:
-        if self.kind.targets != (targets is not None):
-            wanted = "points and targets" if self.kind.targets else "points alone"
+        columns = self.model.columns
+        if (len(columns) == 2) != (targets is not None):
+            wanted = "points and targets" if len(columns) == 2 else "points alone"
             raise ValueError(f"targets: this model is fitted to {wanted}")
         data = [points] if targets is None else [points, targets]
-        for name, value in zip(("points", "targets"), data):
-            if value.ndim != 2 or value.shape[1] != 2 or len(value) != len(points):
-                raise ValueError(f"{name}: expected {len(points)} x 2, got {tuple(value.shape)}")
+        for name, value, width in zip(("points", "targets"), data, columns):
+            if value.ndim != 2 or value.shape[1] != width or len(value) != len(points):
+                raise ValueError(f"{name}: expected {len(points)} x {width}, got {tuple(value.shape)}")
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"{name}: expected finite coordinates, got NaN or infinity")
-        if len(points) < self.kind.size:
-            raise ValueError(f"points: expected at least {self.kind.size}, got {len(points)}")
-        return [value.double() for value in data]
+        if len(points) < self.model.size:
+            raise ValueError(f"points: expected at least {self.model.size}, got {len(points)}")
+        return [value.cpu().double() for value in data]
 
-    def _score(self, errors: Float[Tensor, "batch n"]) -> Float[Tensor, " batch"]:
+    def _samples(self, data: list[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
+        """Minimal samples without repetition; among many data repetitions are rare, and lose as degenerate."""
+        n, size = len(data[0]), self.model.size
+        if n > 100 * size:
+            index = torch.randint(n, (count, size), generator=generator)
+        else:  # cut from random orders of all data
+            each = n // size
+            orders = torch.rand(-(-count // each), n, generator=generator).argsort(1)
+            index = orders[:, : each * size].reshape(-1, size)[:count]
+        return [d[index] for d in data]
+
+    def _cost(self, squared: Float[Tensor, "*m n"]) -> Float[Tensor, "*m"]:
+        limit = self.threshold**2
         if self.scoring == "consensus":
-            return (errors <= self.threshold).double().sum(-1)
-        return -errors.clamp_max(self.threshold).square().sum(-1)
+            return (~(squared <= limit)).sum(-1).double()
+        return squared.nan_to_num(limit).clamp_max(limit).sum(-1)
 
-    def _refined(self, model: Tensor, data: list[Tensor], trials: int) -> Consensus:
-        """Fit again to the inliers as long as that does not lower the score."""
-        errors = self.kind.error(model, *data)
+    def _winner(
+        self, models: Float[Tensor, "m ..."], data: list[Tensor], few: list[Tensor]
+    ) -> tuple[Tensor, Tensor, float] | None:
+        """The best of several models, its squared errors and its cost."""
+        if len(models) > FINALISTS and len(few[0]) < len(data[0]):
+            costs = self._cost(self.model.squared_error(models, *few))
+            models = models[costs.topk(FINALISTS, largest=False).indices]
+        if not len(models):
+            return None
+        squared = self.model.squared_error(models, *data)
+        cost, winner = self._cost(squared).min(0)
+        return models[winner], squared[winner], float(cost)
+
+    def _optimised(
+        self, model: Tensor, squared: Tensor, cost: float, data: list[Tensor]
+    ) -> tuple[Tensor, Tensor, float]:
+        """Fit again to the inliers as long as that lowers the cost."""
         for _ in range(self.refits):
-            inliers = errors <= self.threshold
-            if int(inliers.sum()) < self.kind.size:
+            inliers = (squared <= self.threshold**2).nonzero()[:, 0]
+            if len(inliers) <= self.model.size:
                 break
-            again, well_posed = self.kind.fit(*(d[inliers] for d in data))
-            new_errors = self.kind.error(again, *data)
-            if not bool(well_posed) or float(self._score(new_errors[None])) < float(self._score(errors[None])):
+            tried = self.model.refit(model, *(d[inliers] for d in data))
+            new_squared = self.model.squared_error(tried[None], *data)[0]
+            new_cost = float(self._cost(new_squared))
+            if not new_cost < cost and not (self.scoring == "consensus" and new_cost == cost):
                 break
-            model, errors = again, new_errors
-        return Consensus(model, errors <= self.threshold, errors, trials)
+            settled = new_cost > 0.9999 * cost and self.scoring == "msac"
+            model, squared, cost = tried, new_squared, new_cost
+            if settled:
+                break
+        return model, squared, cost
+
+    def _accepted(
+        self, model: Tensor, squared: Tensor, data: list[Tensor], trials: int, device: torch.device
+    ) -> Consensus:
+        """The answer, or ValueError where chance explains the consensus or the consensus does not fix the model."""
+        inliers = squared <= self.threshold**2
+        agreeing, total = int(inliers.sum()), len(inliers)
+        chance = self.model.chance(self.threshold, *data)
+        if agreeing < total and expected_by_chance(agreeing, total, self.model.size, chance) > 0:
+            raise ValueError(
+                f"points: no consensus; {agreeing} of {total} agree on the best model, as many as by chance"
+            )
+        reason = self.model.ambiguity(self.threshold, model, *(d[inliers] for d in data))
+        if reason:
+            raise ValueError(f"points: the model is ambiguous; {reason}")
+        return Consensus(model.to(device), inliers.to(device), squared.sqrt().to(device), trials)
 
 
 def synthetic_matches(

@@ -100,6 +100,72 @@ def solve_dlt(
     return H.to(source.dtype), well_posed
 
 
+def solve_four_points(
+    source: Float[Tensor, "*batch 4 2"], target: Float[Tensor, "*batch 4 2"]
+) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
+    """H of exactly four matches in closed form, and whether they fix a map that folds nothing over.
+
+    With the fourth point as origin, H = sum_i (c'_i / c_i) p'_i (p_j x p_k)^T, c_i being twice the area of the triangle
+    without i; the three areas and the whole one must have kept their signs, or all have changed them (a reflection).
+    """
+    one, many = source[..., :3, :] - source[..., 3:, :], target[..., :3, :] - target[..., 3:, :]
+    after, last = [1, 2, 0], [2, 0, 1]
+    x, y = one.unbind(-1)
+    u, v = many.unbind(-1)
+    areas = x[..., after] * y[..., last] - x[..., last] * y[..., after]
+    moved = u[..., after] * v[..., last] - u[..., last] * v[..., after]
+    products = torch.cat([areas * moved, areas.sum(-1, keepdim=True) * moved.sum(-1, keepdim=True)], -1)
+    weights = moved / areas
+    rows = torch.stack([y[..., after] - y[..., last], x[..., last] - x[..., after], areas], -1)
+    h = F.pad(many, (0, 1), value=1.0).transpose(-1, -2) @ (weights[..., None] * rows)
+    shift = h[..., 2] - (h[..., :2] * source[..., 3:, :]).sum(-1)
+    h = torch.cat([h[..., :2], shift[..., None]], -1)
+    h = torch.cat([h[..., :2, :] + target[..., 3, :, None] * h[..., 2:, :], h[..., 2:, :]], -2)
+    # thin triangles, next to the sample's own size, fix nothing
+    least = 1e-12 * x.square().amax(-1) * u.square().amax(-1) + 1e-12 * y.square().amax(-1) * v.square().amax(-1)
+    low, high = products.aminmax(dim=-1)
+    return h, ((low > least) | (high < -least)) & torch.isfinite(h[..., 2, 2])
+
+
+def squared_transfer(
+    H: Float[Tensor, "*batch 3 3"], source: Float[Tensor, "*#batch n 2"], target: Float[Tensor, "*#batch n 2"]
+) -> Float[Tensor, "*batch n"]:
+    """`transfer_error` squared, many maps at once; NaN where H sends the source to infinity."""
+    mapped = H @ F.pad(source, (0, 1), value=1.0).transpose(-1, -2)
+    apart = mapped[..., :2, :] / mapped[..., 2:, :] - target.transpose(-1, -2)
+    return apart.square_().sum(-2)
+
+
+def refine_homography(
+    H: Float[Tensor, "3 3"], source: Float[Tensor, "n 2"], target: Float[Tensor, "n 2"], steps: int = 5
+) -> Float[Tensor, "3 3"]:
+    """H that lowers the sum of squared distances in the second picture: Gauss-Newton from a start near it."""
+    points, T = normalise_points(source.double())
+    places, U = normalise_points(target.double())
+    points = F.pad(points, (0, 1), value=1.0)
+    h = U @ H.double() @ torch.linalg.inv(T)
+    for _ in range(steps):
+        h = h / torch.linalg.matrix_norm(h)
+        mapped = points @ h.T
+        x = points / mapped[:, 2:]
+        u = mapped[:, :2] / mapped[:, 2:]
+        r = u - places
+        # the derivatives are (x, 0, -u x) and (0, x, -v x), so that all sums are weighted sums of x x^T and of x
+        weights = torch.cat([torch.ones_like(r[:, :1]), u, u.square().sum(1, keepdim=True)], 1)
+        one, mu, mv, both = (weights.T @ (x[:, :, None] * x[:, None, :]).flatten(1)).view(4, 3, 3).unbind(0)
+        ru, rv, rr = torch.cat([r, -(u * r).sum(1, keepdim=True)], 1).T @ x
+        zero = torch.zeros_like(one)
+        rows = torch.cat(
+            [torch.cat([one, zero, -mu], 1), torch.cat([zero, one, -mv], 1), torch.cat([-mu, -mv, both], 1)]
+        )
+        flat = h.flatten()
+        normal = rows + flat[:, None] * flat  # no step along h itself, which is a change of scale
+        step, _ = torch.linalg.solve_ex(normal, torch.cat([ru, rv, rr]))
+        h = h - step.view(3, 3)
+    refined = torch.linalg.inv(U) @ h @ T
+    return (refined / torch.where(refined[2, 2].abs() > 1e-12, refined[2, 2], 1)).to(H.dtype)
+
+
 def normalise_points(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
     """Points with mean 0 and mean distance sqrt(2), and the similarity that did it."""
     mean = points.mean(-2)
