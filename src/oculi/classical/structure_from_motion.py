@@ -181,13 +181,13 @@ class StructureFromMotion:
         """The matches that agree on an essential matrix, or on a homography where that is not fixed; None: too few do."""
         one, two = views
         first, second = pixels[one][matches[:, 0]], pixels[two][matches[:, 1]]
-        how = {"threshold": self.threshold, "seed": self.seed}
         try:
-            found = RANSAC(essential(K[one], K[two]), **how).fit(first, second)
+            found = RANSAC(essential(K[one], K[two]), self.threshold, seed=self.seed).fit(first, second)
             kept, relative, angle = self._posed(found, calibrated(K[one], first), calibrated(K[two], second))
         except ValueError:
             try:
-                kept, relative, angle = RANSAC("homography", **how).fit(first, second).inliers, None, 0.0
+                kept = RANSAC("homography", self.threshold, seed=self.seed).fit(first, second).inliers
+                relative, angle = None, 0.0
             except ValueError:
                 return None
         return Pair(views, matches[kept], relative, angle) if int(kept.sum()) >= self.least else None

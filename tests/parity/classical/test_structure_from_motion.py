@@ -19,7 +19,7 @@ def views(count: int = 5, points: int = 120, noise: float = 0.3, turn_only: bool
     """Cameras on an arc, the features they have of a cloud, and the right matches with a tenth of wrong ones."""
     g = torch.Generator().manual_seed(seed)
     turn = torch.linspace(-0.5, 0.5, count, dtype=torch.float64)
-    eyes = torch.stack([6 * turn.sin(), -6 * turn.cos(), 1 + turn.square()], 1)
+    eyes = torch.stack([6 * turn.sin(), -6 * turn.cos(), 1.5 + (5 * turn).cos()], 1)
     target = torch.zeros(count, 3, dtype=torch.float64)
     if turn_only:
         eyes, target = eyes[:1].expand(count, 3), torch.stack([turn, 0 * turn, 0 * turn], 1)
