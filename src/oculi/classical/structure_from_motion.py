@@ -106,10 +106,10 @@ class StructureFromMotion:
         self,
         max_keypoints: int = 2000,
         ratio: float = 0.8,
-        threshold: float = 2.0,
-        reprojection: float = 3.0,
+        threshold: float = 1.0,
+        reprojection: float = 1.5,
         angle: float = 1.5,
-        least: int = 20,
+        least: int = 15,
         refine: Literal["nothing", "focal", "pinhole"] = "nothing",
         seed: int = 0,
     ):
@@ -394,7 +394,7 @@ def pose_errors(found: SparseReconstruction, truth: Camera) -> tuple[Float[Tenso
     return torch.rad2deg(2 * sine.clamp_max(1).asin()), off
 
 
-def experiment(views: int = 12, size: int = 320, scenes: int = 2, seed: int = 0) -> dict[str, float]:
+def experiment(views: int = 12, size: int = 384, scenes: int = 2, seed: int = 0) -> dict[str, float]:
     """World scenes with photographs on their objects, views from an arc: all placed, and how far off."""
     rows = []
     for scene in range(scenes):

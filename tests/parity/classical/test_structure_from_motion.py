@@ -123,7 +123,7 @@ def test_what_is_refused():
         build.reconstruct(torch.rand(1, 3, 64, 64), K)
     with pytest.raises(ValueError, match="NaN"):
         build.reconstruct(torch.full((2, 3, 64, 64), math.nan), K)
-    with pytest.raises(ValueError, match="no two have 20 matches"):
+    with pytest.raises(ValueError, match="no two have 15 matches"):
         build.reconstruct(torch.full((2, 3, 64, 64), 0.5), K)
     with pytest.raises(ValueError, match="K: expected"):
         build.from_matches([torch.zeros(9, 2)] * 2, {}, torch.eye(4), 64, 64)
