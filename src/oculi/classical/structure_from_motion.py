@@ -404,8 +404,8 @@ def experiment(views: int = 12, size: int = 384, scenes: int = 2, seed: int = 0)
         found = StructureFromMotion(seed=seed).reconstruct(images, truth.K[0])
         degrees, off = pose_errors(found, truth)
         errors = [float(degrees.max()), float(off.max()), float(found.errors.mean())]
-        size = [len(found.points), len(found.observations) / len(found.points)]
-        rows.append([len(found.registered) / views, *errors, *size])
+        counts = [len(found.points), len(found.observations) / len(found.points)]
+        rows.append([len(found.registered) / views, *errors, *counts])
     placed, degrees_, off_, error, points, length = torch.tensor(rows, dtype=torch.float64).unbind(1)
     return {
         "registered": float(placed.min()),
