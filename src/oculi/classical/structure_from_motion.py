@@ -394,11 +394,11 @@ def pose_errors(found: SparseReconstruction, truth: Camera) -> tuple[Float[Tenso
     return torch.rad2deg(2 * sine.clamp_max(1).asin()), off
 
 
-def experiment(views: int = 12, size: int = 384, scenes: int = 2, seed: int = 0) -> dict[str, float]:
-    """World scenes with photographs on their objects, views from an arc: all placed, and how far off."""
+def experiment(views: int = 12, size: int = 384, arc: float = 0.8, scenes: int = 2, seed: int = 0) -> dict[str, float]:
+    """World scenes with photographs on their objects, views from an arc (radians): all placed, and how far off."""
     rows = []
     for scene in range(scenes):
-        samples = textured_views(views, size, seed + scene)
+        samples = textured_views(views, size, seed + scene, arc=arc)
         images = torch.stack([s.image for s in samples if s.image is not None])
         truth = Camera.stack([s.camera for s in samples if s.camera is not None])
         found = StructureFromMotion(seed=seed).reconstruct(images, truth.K[0])

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -39,6 +40,8 @@ from oculi.geometry.rotations import rotation_from_vector
 Refined = Literal["nothing", "focal", "pinhole"]
 _INTRINSICS = {"nothing": 0, "focal": 1, "pinhole": 4}
 NEGLIGIBLE = 1e-18  # square pixels per observation
+PAIR_WORTH = 3000  # multiply-adds of a large matrix product in the time of one pair's 6 x 6 block
+DENSE_AT_ONCE = 1 << 19  # numbers of a dense W held at a time
 PAIRS_AT_ONCE = 1 << 17  # pairs of observations of one point whose 6 x 6 blocks are held at a time
 
 
@@ -253,7 +256,7 @@ def _pairs(point: Int[Tensor, " n"], count: int) -> tuple[Tensor, Tensor]:
 class _Linear:
     """Normal equations without damping: blocks U (cameras), u (intrinsics), V (points), W per observation, gradients."""
 
-    Q: Tensor  # n x 2 x k
+    k: int  # intrinsics
     W: Tensor  # n x 6 x 3
     Z: Tensor  # p x k x 3: intrinsics with points
     U: Tensor  # all cameras' parameters, square, without the points' part
@@ -265,29 +268,36 @@ class _Linear:
 def _linearised(
     state: _State, seen: Observations, residual: Tensor, local: Tensor, huber: float, refine: str, gauge: _Gauge
 ) -> _Linear:
-    count, k = len(state.R), _INTRINSICS[refine]
+    count, points, k = len(state.R), len(state.points), _INTRINSICS[refine]
     A, B, Q = _jacobians(state, seen, local, refine)
-    length = torch.linalg.norm(residual, dim=-1)
-    root = (huber / length.clamp_min(1e-300)).clamp_max(1.0).sqrt()[:, None, None] if math.isfinite(huber) else 1.0
-    A = A * gauge.free[: 6 * count].view(count, 1, 6)[seen.camera] * root
-    B = B * gauge.moving[seen.point, None, None] * root
-    Q, r = Q * root, (residual[..., None] * root)
-    At, Bt, Qt = (m.transpose(1, 2) for m in (A, B, Q))
-    U = A.new_zeros(6 * count + k, 6 * count + k)
-    blocks = A.new_zeros(count, 6, 6).index_add_(0, seen.camera, At @ A)
-    U[: 6 * count, : 6 * count] = torch.block_diag(*blocks)
-    across = A.new_zeros(count, 6, k).index_add_(0, seen.camera, At @ Q).reshape(6 * count, k)
+    A = A * gauge.free[: 6 * count].view(count, 1, 6)[seen.camera]
+    B = B * gauge.moving[seen.point, None, None]
+    J = torch.cat([A, Q, B, residual[..., None]], -1)
+    if math.isfinite(huber):
+        J *= (huber / torch.linalg.norm(residual, dim=-1).clamp_min(1e-300)).clamp_max(1.0).sqrt()[:, None, None]
+    products = J.transpose(1, 2) @ J
+    pose, rest, place = slice(6), slice(6, 6 + k), slice(6 + k, 9 + k)
+
+    def by_camera(part: Tensor) -> Tensor:
+        return part.new_zeros(count, *part.shape[1:]).index_add_(0, seen.camera, part)
+
+    def by_point(part: Tensor) -> Tensor:
+        return part.new_zeros(points, *part.shape[1:]).index_add_(0, seen.point, part)
+
+    U = J.new_zeros(6 * count + k, 6 * count + k)
+    U[: 6 * count, : 6 * count] = torch.block_diag(*by_camera(products[:, pose, pose]))
+    across = by_camera(products[:, pose, rest]).reshape(6 * count, k)
     U[: 6 * count, 6 * count :], U[6 * count :, : 6 * count] = across, across.T
-    U[6 * count :, 6 * count :] = (Qt @ Q).sum(0)
-    points = len(state.points)
-    g = A.new_zeros(count, 6).index_add_(0, seen.camera, (At @ r)[..., 0])
+    U[6 * count :, 6 * count :] = products[:, rest, rest].sum(0)
     return _Linear(
-        Q, At @ B,
-        A.new_zeros(points, k, 3).index_add_(0, seen.point, Qt @ B), U,
-        A.new_zeros(points, 3, 3).index_add_(0, seen.point, Bt @ B),
-        torch.cat([g.flatten(), (Qt @ r)[..., 0].sum(0)]),
-        A.new_zeros(points, 3).index_add_(0, seen.point, (Bt @ r)[..., 0]),
-    )  # fmt: skip
+        k,
+        products[:, pose, place].contiguous(),
+        by_point(products[:, rest, place]),
+        U,
+        by_point(products[:, place, place]),
+        torch.cat([by_camera(products[:, pose, -1]).flatten(), products[:, rest, -1].sum(0)]),
+        by_point(products[:, place, -1]),
+    )
 
 
 def _jacobians(state: _State, seen: Observations, local: Tensor, refine: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -319,7 +329,7 @@ def _step(
     _subtract_points(S, carried, system, seen, pairs, inverse)
     towards = (inverse @ system.h[..., None])[..., 0]
     right = -system.g
-    cameras = len(S) - system.Q.shape[2]
+    cameras = len(S) - system.k
     right[:cameras] += (
         system.g.new_zeros(cameras // 6, 6).index_add_(
             0, seen.camera, (carried @ system.h[seen.point][..., None])[..., 0]
@@ -342,15 +352,13 @@ def _subtract_points(
     S: Tensor, carried: Tensor, system: _Linear, seen: Observations, pairs: tuple[Tensor, Tensor], inverse: Tensor
 ) -> None:
     """S -= W V^-1 W^T, block by block of the pairs of cameras that see a point together."""
-    k = system.Q.shape[2]
+    k = system.k
     cameras = (len(S) - k) // 6
-    blocks = S.new_zeros(cameras * cameras, 6, 6)
-    for i, j in zip(pairs[0].split(PAIRS_AT_ONCE), pairs[1].split(PAIRS_AT_ONCE)):
-        product = carried[i] @ system.W[j].transpose(1, 2)
-        product[i == j] *= 0.5  # the transpose brings the other half
-        blocks.index_add_(0, seen.camera[i] * cameras + seen.camera[j], product)
-    half = blocks.view(cameras, cameras, 6, 6).permute(0, 2, 1, 3).reshape(6 * cameras, 6 * cameras)
-    S[: 6 * cameras, : 6 * cameras] -= half + half.T
+    if 216 * cameras**2 * len(inverse) < PAIR_WORTH * len(pairs[0]):
+        S[: 6 * cameras, : 6 * cameras] -= _through_all(carried, system.W, seen, cameras, len(inverse))
+    else:
+        half = _through_pairs(carried, system.W, seen, cameras, pairs)
+        S[: 6 * cameras, : 6 * cameras] -= half + half.T
     if k:
         through = S.new_zeros(cameras, 6, k)
         through.index_add_(0, seen.camera, carried @ system.Z[seen.point].transpose(1, 2))
@@ -358,6 +366,33 @@ def _subtract_points(
         S[: 6 * cameras, 6 * cameras :] -= across
         S[6 * cameras :, : 6 * cameras] -= across.T
         S[6 * cameras :, 6 * cameras :] -= (system.Z @ inverse @ system.Z.transpose(1, 2)).sum(0)
+
+
+def _through_pairs(
+    carried: Tensor, W: Tensor, seen: Observations, cameras: int, pairs: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Half of W V^-1 W^T, the transpose being the other, from each point's pairs of observations."""
+    blocks = W.new_zeros(cameras * cameras, 6, 6)
+    for i, j in zip(pairs[0].split(PAIRS_AT_ONCE), pairs[1].split(PAIRS_AT_ONCE)):
+        product = carried[i] @ W[j].transpose(1, 2)
+        product *= torch.where(i == j, 0.5, 1.0).to(product)[:, None, None]
+        blocks.index_add_(0, seen.camera[i] * cameras + seen.camera[j], product)
+    return blocks.view(cameras, cameras, 6, 6).permute(0, 2, 1, 3).reshape(6 * cameras, 6 * cameras)
+
+
+def _through_all(carried: Tensor, W: Tensor, seen: Observations, cameras: int, points: int) -> Tensor:
+    """W V^-1 W^T as one product of matrices, with zeros where a camera does not see a point; some points at a time."""
+    total = W.new_zeros(6 * cameras, 6 * cameras)
+    chunk = min(points, max(1, DENSE_AT_ONCE // (18 * cameras)))
+    ends = torch.searchsorted(seen.point, torch.arange(0, points + chunk, chunk, device=W.device)).tolist()
+    for step, (begin, end) in enumerate(pairwise(ends)):
+        row = seen.camera[begin:end] * chunk + seen.point[begin:end] - step * chunk
+        left, right = (
+            part.new_zeros(cameras * chunk, 18).index_copy_(0, row, part[begin:end].flatten(1)) for part in (carried, W)
+        )
+        left, right = (m.view(cameras, chunk, 6, 3).transpose(1, 2).reshape(6 * cameras, -1) for m in (left, right))
+        total += left @ right.T
+    return total
 
 
 def _scale(diagonal: Tensor) -> Tensor:
