@@ -14,6 +14,7 @@ from oculi.types import Sample
 ARC = 2.0  # radians of azimuth that the cameras share; the wall is behind the scene from all of them
 RISE = (0.35, 0.8)  # radians above the ground
 AWAY = 7.0  # metres from the middle
+PLAIN = Knobs(background="plain", objects=(3, 5))
 
 
 def load(views: int = 40, test: int = 8, size: int = 64, seed: int = 0) -> Splits:
@@ -29,13 +30,12 @@ def load(views: int = 40, test: int = 8, size: int = 64, seed: int = 0) -> Split
     return Splits(train, hidden[: max(1, test // 2)], hidden)
 
 
-def pictures(count: int, size: int, seed: int) -> list[Sample]:
+def pictures(count: int, size: int, seed: int, knobs: Knobs = PLAIN, arc: float = ARC) -> list[Sample]:
     """The scene from `count` places spread evenly over the arc, low and high by the golden ratio, with depth."""
-    knobs = Knobs(background="plain", objects=(3, 5))
     scenes = lay_out(seed, [0] * count, knobs)
     start = torch.atan2(scenes.wall_normal[1, 0], scenes.wall_normal[0, 0])
     index = torch.arange(count)
-    turn = start + ARC * ((index + 0.5) / count - 0.5)
+    turn = start + arc * ((index + 0.5) / count - 0.5)
     rise = RISE[0] + (RISE[1] - RISE[0]) * ((index * 0.6180339887) % 1)
     eye = AWAY * torch.stack([rise.cos() * turn.cos(), rise.cos() * turn.sin(), rise.sin()])
     target = torch.tensor([[0.0], [0.0], [0.5]]).expand(3, count)
