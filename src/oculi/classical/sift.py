@@ -138,7 +138,7 @@ class SIFT(System):
         small octaves are refined together with the many of the large ones.
         """
         device, depth = octaves[0].device, self.layers + 2
-        sizes = torch.tensor([[self.layers + 1, *g.shape[1:]] for g in octaves], device=device)
+        sizes = torch.tensor([[depth, *g.shape[1:]] for g in octaves], device=device)
         volumes = [depth * g[0].numel() for g in octaves]
         row = octaves[0].new_empty(sum(volumes))
         places = []
