@@ -8,7 +8,9 @@ matches at once, so that errors do not pile up along the tree,
 
     sum_{i, j} sum_m rho( ||H_j^-1 H_i p_m - q_m|| ) + the same from j to i        rho Huber's, 8 numbers per H
 
-by Levenberg-Marquardt. Gains make the means of overlaps equal: sum_{i, j} N_ij (g_i m_ij - g_j m_ji)^2 + N_ij (1 - g_i)^2 / 100.
+by Levenberg-Marquardt. Gains make the means m of overlaps of N pixels equal:
+
+    sum_{i, j} N_ij (g_i m_ij - g_j m_ji)^2 + N_ij (1 - g_i)^2 / 100
 
     feather     canvas = sum_i w_i I_i / sum_i w_i         w falls linearly from a picture's middle to its edges
     multiband   each pixel belongs to the picture with the largest w (the seam lies between); band k of the pictures,
