@@ -70,7 +70,7 @@ def timed(repetitions: int, with_kornia: bool) -> None:
             picture = cv2.resize(grey(name), (width, height), interpolation=cv2.INTER_AREA)
             tensor = torch.from_numpy(picture)[None].float() / 255
             functions = {
-                "ours": lambda t=tensor: system.detect(t),
+                "ours": lambda s=system, t=tensor: s.detect(t),
                 "opencv": lambda p=picture: theirs.detectAndCompute(p, None),
             }
             row = medians(functions, repetitions)
