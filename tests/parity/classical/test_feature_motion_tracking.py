@@ -1,5 +1,7 @@
 """Tracking by features: the object's true corners, beside OpenCV's Lucas-Kanade tracker; lost is said."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ def test_the_object_is_followed_at_least_as_well_as_by_opencv():
     mask = np.zeros_like(grey[0])
     mask[y1:y2, x1:x2] = 1
     first = last = cv2.goodFeaturesToTrack(grey[0], 200, 0.01, 3, mask=mask)
-    for before, after in zip(grey, grey[1:]):
+    for before, after in itertools.pairwise(grey):
         last, status, _ = cv2.calcOpticalFlowPyrLK(before, after, last, None)
         kept = status[:, 0] > 0
         first, last = first[kept], last[kept]
@@ -55,7 +57,7 @@ def test_one_frame_and_a_still_video():
 def test_bad_input():
     video, box, _ = made(2)
     tracker = FeatureMotionTracking()
-    with pytest.raises(ValueError, match="box.*features"):
+    with pytest.raises(ValueError, match=r"box.*features"):
         tracker.track(torch.full((2, 1, 64, 64), 0.5), torch.tensor([4.0, 4, 60, 60]))
     with pytest.raises(ValueError, match="box: expected"):
         tracker.track(video, torch.tensor([10.0, 10, 5, 20]))

@@ -93,7 +93,7 @@ def test_a_picture_twice_is_itself():
 
 
 def test_pictures_that_do_not_overlap_are_named():
-    photo, made, _ = views()
+    _, made, _ = views()
     with pytest.raises(ValueError, match="pictures: 2 overlap none"):
         PanoramaStitching().stitch([*made[:2], photographs(140, 3)[2]])
     with pytest.raises(ValueError, match="overlap none"):
