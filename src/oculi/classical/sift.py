@@ -96,6 +96,8 @@ class SIFT(System):
                 continue
             gradients = _gradients(gaussians[1:-2])
             keypoints, angles = self._oriented(keypoints, gradients)
+            if not len(keypoints):
+                continue
             described = self._described(keypoints, angles, gradients)
             # every second pixel is kept from octave to octave, so pixel i of octave o is pixel i 2^o of the first
             points = (keypoints[:, :2] * 2**octave + 0.5) * step
@@ -376,7 +378,7 @@ def warp(image: Float[Tensor, "c h w"], H: Float[Tensor, "3 3"]) -> Float[Tensor
 
 
 def experiment(size: int = 384, photos: int = 5, ratio: float = 0.8, seed: int = 0) -> dict[str, float]:
-    """Photographs against their warps: repeatability, matching score, and the homography that RANSAC finds."""
+    """Photographs against their warps: repeatability, matching scores (RootSIFT's too), and RANSAC's homography."""
     system, rows = SIFT(size).eval(), []
     ransac = RANSAC(threshold=2.0, seed=seed)
     with torch.no_grad():
@@ -388,17 +390,21 @@ def experiment(size: int = 384, photos: int = 5, ratio: float = 0.8, seed: int =
             for H, after in zip(known.values(), others):
                 targets = after.points.double()
                 mutual, _ = match_descriptors(before.descriptors, after.descriptors)
+                rooted, _ = match_descriptors(root_sift(before.descriptors), root_sift(after.descriptors))
                 sure, _ = match_descriptors(before.descriptors, after.descriptors, ratio)
                 found = ransac.fit(points[sure[:, 0]], targets[sure[:, 1]])
                 rows.append((
                     repeatability(points, targets, H, size, size),
                     matching_score(points, targets, mutual, H, size, size),
+                    matching_score(points, targets, rooted, H, size, size),
                     corner_error(found.model, H, size, size),
                 ))  # fmt: skip
-    repeated, matched, errors = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    repeated, matched, rooted, errors = torch.tensor(rows, dtype=torch.float64).unbind(1)
     return {
         "repeatability": float(repeated.mean()),
         "matching_score": float(matched.mean()),
+        "root_matching_score": float(rooted.mean()),
+        "root_gain": float((rooted - matched).mean()),
         "median_corner_error": float(errors.median()),
         "worst_corner_error": float(errors.max()),
         "pairs": float(len(rows)),
