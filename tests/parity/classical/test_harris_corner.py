@@ -108,5 +108,5 @@ def test_colour_is_refused():
 
 
 def test_experiment_at_a_small_size():
-    figures = experiment(size=48, scenes=1)
-    assert figures["rotation_repeatability"] > figures["scale_4_repeatability"]
+    figures = experiment(size=128, scenes=1)
+    assert figures["rotation_repeatability"] > figures["scale_repeatability"]
