@@ -149,7 +149,7 @@ def about_centre(size: int, degrees: float, scale: float) -> Float[Tensor, "3 3"
 def experiment(size: int = 384, scenes: int = 8, zoom: float = 4.0, seed: int = 0) -> dict[str, float]:
     """World scenes turned and seen `zoom` times larger: repeatability of Harris corners and of SIFT's keypoints.
 
-    Away from the edge, where turning brings in what the other picture does not show.
+    Turned, away from the edge, where turning brings in what the other picture does not show.
     """
     world, grey = World(scenes, size=size, seed=seed), torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     maps = [about_centre(size, degrees, 1) for degrees in (30, 45, 90, 160)] + [about_centre(size, 0, zoom)]
@@ -162,8 +162,10 @@ def experiment(size: int = 384, scenes: int = 8, zoom: float = 4.0, seed: int = 
             pictures = torch.stack([picture, *(warp(picture, H) for H in maps)])
             for name, system in (("", HarrisCorner(size)), ("sift_", SIFT(size))):
                 answers = system.predict(images_only(pictures))
-                points = [a.points[(a.points - size / 2).norm(dim=1) < 0.45 * size].double() for a in answers]
-                rows[name].append([repeatability(points[0], p, H, size, size) for p, H in zip(points[1:], maps)])
+                whole = [a.points.double() for a in answers]
+                middle = [p[(p - size / 2).norm(dim=1) < 0.45 * size] for p in whole[:-1]]
+                row = [repeatability(middle[0], p, H, size, size) for p, H in zip(middle[1:], maps)]
+                rows[name].append([*row, repeatability(whole[0], whole[-1], maps[-1], size, size)])
     figures = {}
     for name, values in rows.items():
         mean = torch.tensor(values).mean(0)
