@@ -1,7 +1,8 @@
 r"""Panorama stitching: pictures taken from one place, or of one plane, become one large picture.
 
     features -> matches of every pair, a homography each (`agree`) -> the tree of the best pairs -> H_i, picture i to the
-    middle one -> all H_i adjusted together -> canvas, gains, blending
+    middle one -> all H_i adjusted together -> overlaps not matched yet: matched where they must be, adjusted again
+    -> canvas, gains, blending
 
 The middle picture is the one from which the others are fewest pairs away. Adjusting minimises, over all pairs and their
 matches at once, so that errors do not pile up along the tree,
@@ -42,11 +43,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from oculi.classical.image_registration import Agreement, agree, grey_picture, is_sane, warp_perspective
+from oculi.classical.ransac import RANSAC
 from oculi.classical.sift import SIFT, photographs
 from oculi.geometry.homography import apply_homography, solve_dlt
 from oculi.ops.gaussian_blur import gaussian_blur
+from oculi.predictions import Keypoints
 
 MOST_MATCHES = 400  # of a pair that take part in the adjustment
+FEWEST, REACH = 8, 30.0  # matches of a pair that others vouch for, and how many pixels from where they say it may be
 LARGEST = 12.0  # the canvas's area by the pictures' together
 
 
@@ -112,6 +116,10 @@ class PanoramaStitching:
         middle, parents = _tree(len(pictures), pairs)
         H = _chained(parents, middle, pairs)
         H = _adjusted(H, middle, pairs)
+        more = self._guided(found, H, pairs)
+        if more:
+            pairs |= more
+            H = _adjusted(H, middle, pairs)
         H, height, width = _placed(H, pictures)
         warped, weights = zip(*(_on_canvas(p, h, height, width) for p, h in zip(pictures, H)))
         layers, weight = torch.stack(warped), torch.stack(weights)
@@ -123,6 +131,33 @@ class PanoramaStitching:
         seen = (weight > 0).sum(0)
         owner = torch.where(seen > 0, weight.argmax(0), -1)
         return Panorama(canvas.clamp(0, 1), seen, owner, H, gains, middle, list(pairs))
+
+    def _guided(
+        self, found: list[Keypoints], H: Float[Tensor, "n 3 3"], pairs: dict[tuple[int, int], Agreement]
+    ) -> dict[tuple[int, int], Agreement]:
+        """Pairs with too few matches to be sure of by themselves, matched near where the others say that they must."""
+        more = {}
+        for i, j in combinations(range(len(found)), 2):
+            a, b = found[i], found[j]
+            if (i, j) in pairs or min(len(a.points), len(b.points)) < FEWEST:
+                continue
+            p, q = a.points.double(), b.points.double()
+            near = torch.cdist(apply_homography(torch.linalg.inv(H[j]) @ H[i], p).nan_to_num(-1e6), q) <= REACH
+            apart = torch.where(near, torch.cdist(a.descriptors, b.descriptors), math.inf)
+            best, index = apart.min(1)
+            rival = apart.scatter(1, index[:, None], math.inf).amin(1)
+            mutual = apart.argmin(0)[index] == torch.arange(len(p))
+            kept = mutual & best.isfinite() & (best < 0.9 * rival) & (best < 0.8)
+            if int(kept.sum()) < FEWEST:
+                continue
+            try:
+                agreed = RANSAC(threshold=self.threshold, seed=self.seed).fit(p[kept], q[index[kept]])
+            except ValueError:
+                continue
+            if int(agreed.inliers.sum()) >= max(FEWEST, int(kept.sum()) / 2):
+                first, second = p[kept][agreed.inliers], q[index[kept]][agreed.inliers]
+                more[i, j] = Agreement(agreed.model, first, second, int(kept.sum()))
+        return more
 
 
 # where the pictures lie ----------------------------------------------------------------------------------------------
