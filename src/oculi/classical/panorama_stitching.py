@@ -81,7 +81,7 @@ class PanoramaStitching:
         gains: bool = True,
         ratio: float = 0.8,
         threshold: float = 2.0,
-        inliers: int = 16,
+        inliers: int = 10,
         max_keypoints: int = 3000,
         seed: int = 0,
     ):
@@ -95,7 +95,7 @@ class PanoramaStitching:
             )
         self.blend, self.bands, self.sigma, self.gains, self.seed = blend, bands, sigma, gains, seed
         self.ratio, self.threshold, self.inliers = ratio, threshold, inliers
-        self.features = SIFT(max_keypoints=max_keypoints, root=True)
+        self.features = SIFT(contrast=0.02, max_keypoints=max_keypoints, root=True)  # poor overlaps count on faint ones
 
     @torch.no_grad()
     def stitch(self, pictures: Sequence[Float[Tensor, "channels _h _w"]]) -> Panorama:
