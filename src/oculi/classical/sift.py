@@ -187,8 +187,7 @@ class SIFT(System):
         side = torch.linspace(-1, 1, ORIENTATION_SIDE, device=keypoints.device)
         v, u = torch.meshgrid(side, side, indexing="ij")
         disc = torch.stack([u, v], -1)[u.square() + v.square() <= 1]  # radius of 4.5 sigma = 3 standard deviations
-        places = keypoints[:, None, :2] + 4.5 * self._local_scale(keypoints)[:, None, None] * disc
-        dx, dy = _gradients_at(gradients, keypoints[:, 2], places)
+        dx, dy = _gradients_at(gradients, keypoints, 4.5 * self._local_scale(keypoints), None, disc)
         weights = torch.hypot(dx, dy) * torch.exp(-4.5 * disc.square().sum(-1))
         bins = (torch.atan2(dy, dx) * (ANGLE_BINS / (2 * math.pi))).round().long() % ANGLE_BINS
         histogram = weights.new_zeros(len(keypoints), ANGLE_BINS).scatter_add_(1, bins, weights)
@@ -210,10 +209,7 @@ class SIFT(System):
         grid, cell_weights = _descriptor_grid(keypoints.device)
         histograms = []
         for chunk, turned in zip(keypoints.split(256), angles.split(256)):
-            size = 3 * self._local_scale(chunk)
-            cos, sin = size * turned.cos(), size * turned.sin()
-            frame = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)
-            dx, dy = _gradients_at(gradients, chunk[:, 2], chunk[:, None, :2] + grid @ frame)
+            dx, dy = _gradients_at(gradients, chunk, 3 * self._local_scale(chunk), turned, grid)
             direction = (torch.atan2(dy, dx) - turned[:, None]) * (DIRECTIONS / (2 * math.pi))
             low = direction.floor()
             weights = torch.hypot(dx, dy)
@@ -313,17 +309,26 @@ def _gradients(gaussians: Float[Tensor, "s h w"]) -> Float[Tensor, "2 s h w"]:
 
 
 def _gradients_at(
-    gradients: Float[Tensor, "2 s h w"], layer: Float[Tensor, " n"], places: Float[Tensor, "n samples 2"]
+    gradients: Float[Tensor, "2 s h w"],
+    keypoints: Float[Tensor, "n 4"],
+    unit: Float[Tensor, " n"],
+    angles: Float[Tensor, " n"] | None,
+    grid: Float[Tensor, "samples 2"],
 ) -> Float[Tensor, "2 n samples"]:
-    """The gradient (dx, dy) in each keypoint's nearest Gaussian layer, bilinear between pixels, 0 outside.
+    """The gradient (dx, dy) on a grid around each keypoint, `unit` pixels wide and turned, in its nearest Gaussian layer.
 
-    The layers lie below each other in one tall picture; the zeros along their edges keep them apart.
+    Bilinear between pixels, 0 outside. The layers lie below each other in one tall picture; the zeros along their edges
+    keep them apart.
     """
     count, height, width = gradients.shape[1:]
-    x, y = places.unbind(-1)
-    y = y.clamp(0, height - 1) + ((layer.round() - 1) * height)[:, None]
-    unit = torch.stack([x * (2 / width) + (1 / width - 1), y * (2 / (count * height)) + (1 / (count * height) - 1)], -1)
-    return F.grid_sample(gradients.flatten(1, 2)[None], unit[None], align_corners=False)[0]
+    zero = torch.zeros_like(unit)
+    cos, sin = (unit, zero) if angles is None else (unit * angles.cos(), unit * angles.sin())
+    corners = F.pad(grid, (0, 1), value=1.0).T  # u, v, 1: places are one product with each keypoint's turn and middle
+    x = torch.stack([cos, -sin, keypoints[:, 0] + 0.5], 1) @ corners
+    y = (torch.stack([sin, cos, keypoints[:, 1]], 1) @ corners).clamp_(0, height - 1)
+    y += ((keypoints[:, 2].round() - 1) * height + 0.5)[:, None]
+    places = torch.stack([x * (2 / width) - 1, y * (2 / (count * height)) - 1], -1)
+    return F.grid_sample(gradients.flatten(1, 2)[None], places[None], align_corners=False)[0]
 
 
 def _descriptor_grid(device: torch.device) -> tuple[Float[Tensor, "samples 2"], Float[Tensor, "16 samples"]]:
