@@ -15,8 +15,8 @@ length, clipped at 0.2, unit length again. Descriptors are compared by Euclidean
     scales        sigma in pixels;  angles in radians from +x towards +y (down)
     scores        |D(x^)|;  descriptors n x 128, unit length, cells row by row, 8 directions each
 
-Differs from the paper: gradients are read by bilinear interpolation on a fixed grid in the keypoint's own frame (25
-x 25 over the orientation window, 6 x 6 per descriptor cell), so that one constant matrix holds all keypoints'
+Differs from the paper: gradients are read by bilinear interpolation on a fixed grid in the keypoint's own frame (19
+x 19 over the orientation window, 4 x 4 per descriptor cell), so that one constant matrix holds all keypoints'
 spatial weights.
 
 Lowe: Object recognition from local scale-invariant features, ICCV 1999; Distinctive image features from scale-invariant
@@ -38,6 +38,7 @@ from oculi.geometry.camera import pixel_centers
 from oculi.geometry.homography import apply_homography, solve_dlt
 from oculi.input_contract import InputContract
 from oculi.metrics.correspondence import corner_error, matching_score, repeatability
+from oculi.ops.gaussian_blur import gaussian_blur
 from oculi.ops.matching import match_descriptors
 from oculi.predictions import Keypoints
 from oculi.system import System
@@ -46,27 +47,18 @@ from oculi.types import Batch, images_only
 BORDER = 5  # no keypoint nearer to the edge of its octave, in that octave's pixels
 REFINE_STEPS = 5
 CELLS, DIRECTIONS, ANGLE_BINS = 4, 8, 36
+STRIP = 40_000  # pixels whose extrema are looked for at a time
+ORIENTATION_SIDE = 19  # samples across the window of the angle: half a sigma apart
+PER_CELL = 4  # samples across a cell of the descriptor, 3 sigma wide
 CAMERA_BLUR = 0.5  # sigma that a camera's picture is taken to have
-
-
-def gaussian_blur(image: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
-    """Separable Gaussian, cut at 4 sigma, mirrored at the edge."""
-    radius = max(1, round(4 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-offsets.square() / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    mode = "reflect" if radius < min(image.shape[-2:]) else "replicate"
-    flat = image.flatten(0, 1)[:, None]
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode=mode), kernel)
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode=mode), kernel.transpose(2, 3))
-    return flat.view_as(image)
 
 
 class SIFT(System):
     """Detector and descriptor; nothing is learned.
 
     layers: scales per octave. contrast, edge: thresholds c and r above. sigma: blur of the first layer.
-    max_keypoints: the strongest are kept; 0 keeps all. upsample: start from the picture at twice its size.
+    max_keypoints: the strongest are kept; 0 keeps all. upsample: start from the picture at twice its
+    size. root: RootSIFT's descriptors, see `root_sift`.
     """
 
     answer = Keypoints
@@ -80,6 +72,7 @@ class SIFT(System):
         sigma: float = 1.6,
         max_keypoints: int = 0,
         upsample: bool = True,
+        root: bool = False,
     ):
         super().__init__(InputContract(image_size, image_size, 1, resize="letterbox"))
         if layers < 1 or max_keypoints < 0:
@@ -87,7 +80,7 @@ class SIFT(System):
         if not sigma > 2 * CAMERA_BLUR or contrast < 0 or edge <= 0:
             raise ValueError(f"sigma, contrast, edge: expected > 1, >= 0, > 0, got {sigma}, {contrast}, {edge}")
         self.layers, self.contrast, self.edge, self.sigma = layers, contrast, edge, sigma
-        self.max_keypoints, self.upsample = max_keypoints, upsample
+        self.max_keypoints, self.upsample, self.root = max_keypoints, upsample, root
 
     def predict(self, batch: Batch) -> list[Keypoints]:
         if batch.pictures.shape[1] != 1:
@@ -96,16 +89,23 @@ class SIFT(System):
 
     def detect(self, image: Float[Tensor, "1 h w"]) -> Keypoints:
         """Keypoints of one grey picture in [0, 1], strongest first."""
-        step = 0.5 if self.upsample else 1.0
+        octaves, step = self.scale_space(image), 0.5 if self.upsample else 1.0
         found = []
-        for octave, gaussians in enumerate(self.scale_space(image)):
-            keypoints = self._extrema(gaussians[1:] - gaussians[:-1])
-            keypoints, angles = self._oriented(keypoints, gaussians)
-            described = self._described(keypoints, angles, gaussians)
+        for octave, (keypoints, gaussians) in enumerate(zip(self._extrema(octaves), octaves)):
+            if not len(keypoints):
+                continue
+            gradients = _gradients(gaussians[1:-2])
+            keypoints, angles = self._oriented(keypoints, gradients)
+            if not len(keypoints):
+                continue
+            described = self._described(keypoints, angles, gradients)
             # every second pixel is kept from octave to octave, so pixel i of octave o is pixel i 2^o of the first
             points = (keypoints[:, :2] * 2**octave + 0.5) * step
-            scales = self.sigma * 2 ** (keypoints[:, 2] / self.layers + octave) * step
+            scales = self._local_scale(keypoints) * 2**octave * step
             found.append((points, scales, angles, keypoints[:, 3], described))
+        if not found:
+            none = image.new_zeros(0)
+            return Keypoints(none.view(0, 2), none, none, none, none.view(0, CELLS * CELLS * DIRECTIONS))
         points, scales, angles, scores, described = (torch.cat(parts) for parts in zip(*found))
         order = scores.argsort(descending=True, stable=True)
         if self.max_keypoints:
@@ -114,7 +114,7 @@ class SIFT(System):
 
     def scale_space(self, image: Float[Tensor, "1 h w"]) -> list[Float[Tensor, "gaussians h2 w2"]]:
         """Per octave S + 3 Gaussian layers, the last octave being at least 12 pixels on its shorter side."""
-        current, blur = image[None], CAMERA_BLUR
+        current, blur = image.detach()[None], CAMERA_BLUR
         if self.upsample:
             current = F.interpolate(current, scale_factor=2, mode="bilinear", align_corners=False)
             blur = 2 * CAMERA_BLUR
@@ -122,55 +122,72 @@ class SIFT(System):
         sigmas = [self.sigma * 2 ** (i / self.layers) for i in range(self.layers + 3)]
         octaves = []
         while True:
-            stack = [current]
-            for before, after in pairwise(sigmas):
-                stack.append(gaussian_blur(stack[-1], math.sqrt(after**2 - before**2)))
-            octaves.append(torch.cat(stack)[:, 0])
-            current = stack[self.layers][..., ::2, ::2]
+            stack = current.new_empty(1, self.layers + 3, *current.shape[2:])
+            stack[:, :1] = current
+            for i, (before, after) in enumerate(pairwise(sigmas)):
+                gaussian_blur(stack[:, i : i + 1], math.sqrt(after**2 - before**2), out=stack[:, i + 1 : i + 2])
+            octaves.append(stack[0])
+            current = stack[:, self.layers : self.layers + 1, ::2, ::2]
             if min(current.shape[-2:]) <= 2 * BORDER + 1:
                 return octaves
 
     # detection -------------------------------------------------------------------------------------------------------
 
-    def _extrema(self, dog: Float[Tensor, "d h w"]) -> Float[Tensor, "n 4"]:
-        """Refined extrema of one octave: x, y, layer (all fractional), |D|."""
-        depth, height, width = dog.shape
-        loud = dog[1:-1].abs() > 0.5 * self.contrast / self.layers
-        top, bottom, inner = _highest(dog), -_highest(-dog), dog[1:-1]
-        peak = loud & (((inner == top) & (inner > 0)) | ((inner == bottom) & (inner < 0)))
-        peak[:, :BORDER] = peak[:, height - BORDER :] = False
-        peak[:, :, :BORDER] = peak[:, :, width - BORDER :] = False
-        place = peak.nonzero() + peak.new_tensor([1, 0, 0], dtype=torch.int64)  # layer, y, x
+    def _extrema(self, octaves: list[Tensor]) -> list[Float[Tensor, "n 4"]]:
+        """Refined extrema of each octave: x, y, layer (all fractional), |D|.
+
+        The differences of all octaves lie one behind the other in one row of numbers, so that the few extrema of the
+        small octaves are refined together with the many of the large ones.
+        """
+        device, depth = octaves[0].device, self.layers + 2
+        sizes = torch.tensor([[depth, *g.shape[1:]] for g in octaves], device=device)
+        volumes = [depth * g[0].numel() for g in octaves]
+        row = octaves[0].new_empty(sum(volumes))
+        places = []
+        for octave, (part, gaussians) in enumerate(zip(row.split(volumes), octaves)):
+            dog = part.view(depth, *gaussians.shape[1:])
+            places.append(F.pad(_differences(gaussians, dog), (1, 0), value=octave))
+        place = torch.cat(places)  # octave, layer, y, x
+        starts = torch.tensor([0, *volumes[:-1]], device=device).cumsum(0)
+        strides = torch.stack([sizes[:, 1] * sizes[:, 2], sizes[:, 2], torch.ones_like(sizes[:, 2])], 1)
+        at = starts[place[:, 0]] + (strides[place[:, 0]] * place[:, 1:]).sum(1)
+        loud = row[at].abs() > 0.5 * self.contrast / self.layers
+        place, at = place[loud], at[loud]
+        cube = _cubes(row, at, strides[place[:, 0]])
+        peak = torch.where(cube[13] > 0, cube.amax(0), cube.amin(0)) == cube[13]
+        place, at, cube = place[peak], at[peak], cube[:, peak]
         low = place.new_tensor([1, BORDER, BORDER])
-        high = place.new_tensor([depth - 2, height - BORDER - 1, width - BORDER - 1])
+        high = sizes - low - 1
         settled = []
         for _ in range(REFINE_STEPS):
-            cube = _cubes(dog, place)
-            offset, value, corner = _newton(cube, self.edge)
+            offset, value, corner = _newton(cube.double(), self.edge)
             done = (offset.abs() < 0.5).all(1)
             good = done & corner & (value.abs() * self.layers > self.contrast)
-            settled.append(torch.cat([place[good] + offset[good], value[good, None].abs(), place[good].to(offset)], 1))
-            moved = place + offset.clamp(-1e4, 1e4).round().long()
-            keep = ~done & ((moved >= low) & (moved <= high)).all(1)
-            place = moved[keep]
-        every = torch.cat(settled)
-        _, owner = torch.unique(every[:, 4:], dim=0, return_inverse=True)
-        first = torch.full((len(every),), len(every), device=dog.device)
-        first.scatter_reduce_(0, owner, torch.arange(len(every), device=dog.device), "amin")
-        return every[first[first < len(every)]][:, [2, 1, 0, 3]]
+            settled.append(torch.cat([at[good, None], place[good], offset[good], value[good, None].abs()], 1))
+            moved = place[:, 1:] + offset.clamp(-1e4, 1e4).round().long()
+            keep = ~done & ((moved >= low) & (moved <= high[place[:, 0]])).all(1)
+            if not bool(keep.any()):
+                break
+            place = torch.cat([place[:, :1], moved], 1)[keep]
+            at = starts[place[:, 0]] + (strides[place[:, 0]] * place[:, 1:]).sum(1)
+            cube = _cubes(row, at, strides[place[:, 0]])
+        every = torch.cat(settled)  # float64 holds the places, which are whole, exactly
+        every = every[every[:, 0].argsort()]
+        every = every[F.pad(every[:, 0].diff() > 0, (1, 0), value=True)[: len(every)]]  # two ways led to one extremum
+        refined = torch.cat([(every[:, 2:5] + every[:, 5:8]).flip(1), every[:, 8:]], 1).to(row)
+        return list(refined.split(every[:, 1].long().bincount(minlength=len(octaves)).tolist()))
 
     # orientation -----------------------------------------------------------------------------------------------------
 
     def _local_scale(self, keypoints: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
         return self.sigma * 2 ** (keypoints[:, 2] / self.layers)
 
-    def _oriented(self, keypoints: Tensor, gaussians: Tensor) -> tuple[Float[Tensor, "m 4"], Float[Tensor, " m"]]:
+    def _oriented(self, keypoints: Tensor, gradients: Tensor) -> tuple[Float[Tensor, "m 4"], Float[Tensor, " m"]]:
         """Keypoints repeated once per strong direction, and those directions."""
-        side = torch.linspace(-1, 1, 25, device=keypoints.device)
+        side = torch.linspace(-1, 1, ORIENTATION_SIDE, device=keypoints.device)
         v, u = torch.meshgrid(side, side, indexing="ij")
         disc = torch.stack([u, v], -1)[u.square() + v.square() <= 1]  # radius of 4.5 sigma = 3 standard deviations
-        places = keypoints[:, None, :2] + 4.5 * self._local_scale(keypoints)[:, None, None] * disc
-        dx, dy = _gradients_at(gaussians, keypoints[:, 2], places)
+        dx, dy = _gradients_at(gradients, keypoints, 4.5 * self._local_scale(keypoints), None, disc)
         weights = torch.hypot(dx, dy) * torch.exp(-4.5 * disc.square().sum(-1))
         bins = (torch.atan2(dy, dx) * (ANGLE_BINS / (2 * math.pi))).round().long() % ANGLE_BINS
         histogram = weights.new_zeros(len(keypoints), ANGLE_BINS).scatter_add_(1, bins, weights)
@@ -187,86 +204,138 @@ class SIFT(System):
     # description -----------------------------------------------------------------------------------------------------
 
     def _described(
-        self, keypoints: Float[Tensor, "n 4"], angles: Float[Tensor, " n"], gaussians: Tensor
+        self, keypoints: Float[Tensor, "n 4"], angles: Float[Tensor, " n"], gradients: Tensor
     ) -> Float[Tensor, "n 128"]:
         grid, cell_weights = _descriptor_grid(keypoints.device)
         histograms = []
-        for chunk, turned in zip(keypoints.split(512), angles.split(512)):
-            cos, sin = turned.cos(), turned.sin()
-            frame = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)
-            places = chunk[:, None, :2] + 3 * self._local_scale(chunk)[:, None, None] * (grid @ frame)
-            dx, dy = _gradients_at(gaussians, chunk[:, 2], places)
-            direction = ((torch.atan2(dy, dx) - turned[:, None]) * (DIRECTIONS / (2 * math.pi))) % DIRECTIONS
+        for chunk, turned in zip(keypoints.split(256), angles.split(256)):
+            dx, dy = _gradients_at(gradients, chunk, 3 * self._local_scale(chunk), turned, grid)
+            direction = (torch.atan2(dy, dx) - turned[:, None]) * (DIRECTIONS / (2 * math.pi))
             low = direction.floor()
-            share = direction - low
-            low = low.long() % DIRECTIONS
             weights = torch.hypot(dx, dy)
+            above = (direction - low) * weights
+            low = low.long()
             votes = weights.new_zeros(*weights.shape, DIRECTIONS)
-            votes.scatter_(2, low[..., None], (weights * (1 - share))[..., None])
-            votes.scatter_(2, ((low + 1) % DIRECTIONS)[..., None], (weights * share)[..., None])
+            votes.scatter_(2, (low & (DIRECTIONS - 1))[..., None], (weights - above)[..., None])
+            votes.scatter_(2, ((low + 1) & (DIRECTIONS - 1))[..., None], above[..., None])
             histograms.append((cell_weights @ votes).flatten(1))
-        if not histograms:
-            return keypoints.new_zeros(0, CELLS * CELLS * DIRECTIONS)
-        return F.normalize(F.normalize(torch.cat(histograms)).clamp_max(0.2))
+        described = F.normalize(F.normalize(torch.cat(histograms)).clamp_max(0.2))
+        return root_sift(described) if self.root else described
 
 
-def _highest(dog: Float[Tensor, "d h w"]) -> Float[Tensor, "d2 h w"]:
-    """Highest of the 27 neighbours in layer, y and x of every inner layer; one axis after the other."""
-    layers = torch.maximum(torch.maximum(dog[:-2], dog[1:-1]), dog[2:])
-    padded = F.pad(layers, (1, 1, 1, 1), value=-math.inf)
-    rows = torch.maximum(torch.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
-    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+def root_sift(descriptors: Float[Tensor, "n 128"]) -> Float[Tensor, "n 128"]:
+    """sqrt(d / ||d||_1): the dot product of two becomes the Hellinger kernel, their length stays 1.
+
+    Arandjelovic, Zisserman: Three things everyone should know to improve object retrieval, CVPR 2012.
+    """
+    if descriptors.ndim != 2 or bool((descriptors < 0).any()):
+        raise ValueError(f"descriptors: expected n x d numbers, none negative, got {tuple(descriptors.shape)}")
+    return F.normalize(descriptors, p=1).sqrt()
 
 
-def _cubes(dog: Float[Tensor, "d h w"], place: Int[Tensor, "n 3"]) -> Float[Tensor, "n 3 3 3"]:
-    near = torch.arange(-1, 2, device=dog.device)
-    layer, y, x = (place[:, i, None] + near for i in range(3))
-    return dog[layer[:, :, None, None], y[:, None, :, None], x[:, None, None, :]]
+def _differences(gaussians: Float[Tensor, "g h w"], dog: Float[Tensor, "d h w"]) -> Int[Tensor, "n 3"]:
+    """Fill D and give the (layer, y, x) where it turns along layer, y and x alike: extrema, and what looks like one.
+
+    In strips of rows that the processor's cache holds.
+    """
+    height, width = dog.shape[1:]
+    rows, found = max(8, STRIP // width), []
+    for start in range(0, height, rows):
+        stop = min(height, start + rows)
+        torch.sub(gaussians[1:, start:stop], gaussians[:-1, start:stop], out=dog[:, start:stop])
+        first, last = max(start - 1, BORDER), min(stop - 1, height - BORDER)
+        if first < last and width > 2 * BORDER:
+            place = _turning_points(dog[:, first - 1 : last + 1, BORDER - 1 : width - BORDER + 1])
+            found.append(place + place.new_tensor([1, first, BORDER]))
+    return torch.cat(found) if found else torch.zeros(0, 3, dtype=torch.int64, device=dog.device)
 
 
-def _newton(cube: Float[Tensor, "n 3 3 3"], edge: float) -> tuple[Tensor, Tensor, Tensor]:
+def _turning_points(dog: Float[Tensor, "d h w"]) -> Int[Tensor, "n 3"]:
+    """Layer, row and column, counted from the first inner one, where D rises before and falls after, or the reverse."""
+    layer, y, x = (
+        dog[1:, 1:-1, 1:-1] > dog[:-1, 1:-1, 1:-1],
+        dog[1:-1, 1:, 1:-1] > dog[1:-1, :-1, 1:-1],
+        dog[1:-1, 1:-1, 1:] > dog[1:-1, 1:-1, :-1],
+    )
+    before, after = x[..., :-1], x[..., 1:]
+    turns = before ^ after
+    for rises, falls in ((layer[:-1], layer[1:]), (y[:, :-1], y[:, 1:])):
+        turns &= (rises == before) & (falls == after)
+    # eight truths are one whole number: most of these are 0, and nonzero passes over them at once
+    eights = F.pad(turns.flatten(), (0, -turns.numel() % 8)).view(-1, 8)
+    some = eights.view(torch.int64)[:, 0].nonzero()[:, 0]
+    which, bit = eights[some].nonzero(as_tuple=True)
+    at = some[which] * 8 + bit
+    height, width = turns.shape[1:]
+    return torch.stack([at // (height * width), at // width % height, at % width], 1)
+
+
+def _cubes(row: Float[Tensor, " numbers"], at: Int[Tensor, " n"], strides: Int[Tensor, "n 3"]) -> Float[Tensor, "27 n"]:
+    """The 3 x 3 x 3 neighbours in layer, y and x of each place; place itself is the 13th."""
+    near = torch.arange(-1, 2, device=row.device)
+    steps = torch.cartesian_prod(near, near, near)
+    return row[at + (steps[:, None] * strides).sum(-1)]
+
+
+def _newton(cube: Float[Tensor, "27 n"], edge: float) -> tuple[Tensor, Tensor, Tensor]:
     """Offset (layer, y, x) of the extremum, D there, and whether it is a corner rather than an edge."""
-    centre = cube[:, 1, 1, 1]
-    plus = [cube[:, 2, 1, 1], cube[:, 1, 2, 1], cube[:, 1, 1, 2]]
-    minus = [cube[:, 0, 1, 1], cube[:, 1, 0, 1], cube[:, 1, 1, 0]]
-    gradient = torch.stack([(p - m) / 2 for p, m in zip(plus, minus)], 1)
-    ss, yy, xx = (p + m - 2 * centre for p, m in zip(plus, minus))
-    sy = (cube[:, 2, 2, 1] - cube[:, 2, 0, 1] - cube[:, 0, 2, 1] + cube[:, 0, 0, 1]) / 4
-    sx = (cube[:, 2, 1, 2] - cube[:, 2, 1, 0] - cube[:, 0, 1, 2] + cube[:, 0, 1, 0]) / 4
-    yx = (cube[:, 1, 2, 2] - cube[:, 1, 2, 0] - cube[:, 1, 0, 2] + cube[:, 1, 0, 0]) / 4
-    hessian = torch.stack([ss, sy, sx, sy, yy, yx, sx, yx, xx], 1).unflatten(1, (3, 3))
-    solution, singular = torch.linalg.solve_ex(hessian, gradient)
-    offset = torch.where((singular == 0)[:, None], -solution, 1e4)
-    value = centre + 0.5 * (gradient * offset).sum(1)
-    trace, determinant = xx + yy, xx * yy - yx.square()
-    corner = (determinant > 0) & (trace.square() * edge < (edge + 1) ** 2 * determinant)
+    c = cube.unflatten(0, (3, 3, 3))
+    centre = c[1, 1, 1]
+    gs, gy, gx = (c[2, 1, 1] - c[0, 1, 1]) / 2, (c[1, 2, 1] - c[1, 0, 1]) / 2, (c[1, 1, 2] - c[1, 1, 0]) / 2
+    ss, yy = c[2, 1, 1] + c[0, 1, 1] - 2 * centre, c[1, 2, 1] + c[1, 0, 1] - 2 * centre
+    xx = c[1, 1, 2] + c[1, 1, 0] - 2 * centre
+    sy = (c[2, 2, 1] - c[2, 0, 1] - c[0, 2, 1] + c[0, 0, 1]) / 4
+    sx = (c[2, 1, 2] - c[2, 1, 0] - c[0, 1, 2] + c[0, 1, 0]) / 4
+    yx = (c[1, 2, 2] - c[1, 2, 0] - c[1, 0, 2] + c[1, 0, 0]) / 4
+    flat = yy * xx - yx.square()  # the determinant of the Hessian in the plane
+    # the adjugate of the symmetric 3 x 3 Hessian
+    a, b, d = yx * sx - sy * xx, sy * yx - yy * sx, sy * sx - ss * yx
+    e, f = ss * xx - sx.square(), ss * yy - sy.square()
+    determinant = ss * flat + sy * a + sx * b
+    solution = torch.stack([flat * gs + a * gy + b * gx, a * gs + e * gy + d * gx, b * gs + d * gy + f * gx], 1)
+    offset = torch.where((determinant != 0)[:, None], -solution / determinant[:, None], 1e4)
+    value = centre + 0.5 * (gs * offset[:, 0] + gy * offset[:, 1] + gx * offset[:, 2])
+    corner = (flat > 0) & ((xx + yy).square() * edge < (edge + 1) ** 2 * flat)
     return offset, value, corner
 
 
+def _gradients(gaussians: Float[Tensor, "s h w"]) -> Float[Tensor, "2 s h w"]:
+    """Central differences of each layer in x and y, 0 along the edge."""
+    made = gaussians.new_empty(2, *gaussians.shape)
+    made[..., 0] = made[..., -1] = made[..., 0, :] = made[..., -1, :] = 0
+    torch.sub(gaussians[:, 1:-1, 2:], gaussians[:, 1:-1, :-2], out=made[0, :, 1:-1, 1:-1])
+    torch.sub(gaussians[:, 2:, 1:-1], gaussians[:, :-2, 1:-1], out=made[1, :, 1:-1, 1:-1])
+    return made
+
+
 def _gradients_at(
-    gaussians: Float[Tensor, "g h w"], layer: Float[Tensor, " n"], places: Float[Tensor, "n samples 2"]
-) -> tuple[Float[Tensor, "n samples"], Float[Tensor, "n samples"]]:
-    """Central differences of each keypoint's nearest Gaussian layer, bilinear between pixels, 0 outside."""
-    height, width = gaussians.shape[1:]
-    dx, dy = torch.zeros_like(gaussians), torch.zeros_like(gaussians)
-    dx[:, 1:-1, 1:-1] = gaussians[:, 1:-1, 2:] - gaussians[:, 1:-1, :-2]
-    dy[:, 1:-1, 1:-1] = gaussians[:, 2:, 1:-1] - gaussians[:, :-2, 1:-1]
-    fields = torch.stack([dx, dy], 1)
-    unit = (places + 0.5) * places.new_tensor([2 / width, 2 / height]) - 1
-    read = places.new_zeros(*places.shape[:2], 2)
-    nearest = layer.round().long()
-    for index in nearest.unique().tolist():
-        mine = nearest == index
-        sampled = F.grid_sample(fields[index][None], unit[mine][None], align_corners=False)
-        read[mine] = sampled[0].permute(1, 2, 0)
-    return read[..., 0], read[..., 1]
+    gradients: Float[Tensor, "2 s h w"],
+    keypoints: Float[Tensor, "n 4"],
+    unit: Float[Tensor, " n"],
+    angles: Float[Tensor, " n"] | None,
+    grid: Float[Tensor, "samples 2"],
+) -> Float[Tensor, "2 n samples"]:
+    """The gradient (dx, dy) on a grid around each keypoint, `unit` pixels wide and turned, in its nearest Gaussian layer.
+
+    Bilinear between pixels, 0 outside. The layers lie below each other in one tall picture; the zeros along their edges
+    keep them apart.
+    """
+    count, height, width = gradients.shape[1:]
+    zero = torch.zeros_like(unit)
+    cos, sin = (unit, zero) if angles is None else (unit * angles.cos(), unit * angles.sin())
+    corners = F.pad(grid, (0, 1), value=1.0).T  # u, v, 1: places are one product with each keypoint's turn and middle
+    x = torch.stack([cos, -sin, keypoints[:, 0] + 0.5], 1) @ corners
+    y = (torch.stack([sin, cos, keypoints[:, 1]], 1) @ corners).clamp_(0, height - 1)
+    y += ((keypoints[:, 2].round() - 1) * height + 0.5)[:, None]
+    places = torch.stack([x * (2 / width) - 1, y * (2 / (count * height)) - 1], -1)
+    return F.grid_sample(gradients.flatten(1, 2)[None], places[None], align_corners=False)[0]
 
 
 def _descriptor_grid(device: torch.device) -> tuple[Float[Tensor, "samples 2"], Float[Tensor, "16 samples"]]:
     """Places in units of one cell around the keypoint, and each place's bilinear, Gaussian weight in every cell."""
-    reach, per_cell = (CELLS + 1) / 2, 6
-    count = (CELLS + 1) * per_cell
-    side = (torch.arange(count, device=device) + 0.5) / per_cell - reach
+    reach = (CELLS + 1) / 2
+    count = (CELLS + 1) * PER_CELL
+    side = (torch.arange(count, device=device) + 0.5) / PER_CELL - reach
     centres = torch.arange(CELLS, device=device) - (CELLS - 1) / 2
     triangle = (1 - (side[None] - centres[:, None]).abs()).clamp_min(0)
     triangle = triangle * torch.exp(-side.square() / (2 * (CELLS / 2) ** 2))
@@ -314,7 +383,7 @@ def warp(image: Float[Tensor, "c h w"], H: Float[Tensor, "3 3"]) -> Float[Tensor
 
 
 def experiment(size: int = 384, photos: int = 5, ratio: float = 0.8, seed: int = 0) -> dict[str, float]:
-    """Photographs against their warps: repeatability, matching score, and the homography that RANSAC finds."""
+    """Photographs against their warps: repeatability, matching scores (RootSIFT's too), and RANSAC's homography."""
     system, rows = SIFT(size).eval(), []
     ransac = RANSAC(threshold=2.0, seed=seed)
     with torch.no_grad():
@@ -326,17 +395,21 @@ def experiment(size: int = 384, photos: int = 5, ratio: float = 0.8, seed: int =
             for H, after in zip(known.values(), others):
                 targets = after.points.double()
                 mutual, _ = match_descriptors(before.descriptors, after.descriptors)
+                rooted, _ = match_descriptors(root_sift(before.descriptors), root_sift(after.descriptors))
                 sure, _ = match_descriptors(before.descriptors, after.descriptors, ratio)
                 found = ransac.fit(points[sure[:, 0]], targets[sure[:, 1]])
                 rows.append((
                     repeatability(points, targets, H, size, size),
                     matching_score(points, targets, mutual, H, size, size),
+                    matching_score(points, targets, rooted, H, size, size),
                     corner_error(found.model, H, size, size),
                 ))  # fmt: skip
-    repeated, matched, errors = torch.tensor(rows, dtype=torch.float64).unbind(1)
+    repeated, matched, rooted, errors = torch.tensor(rows, dtype=torch.float64).unbind(1)
     return {
         "repeatability": float(repeated.mean()),
         "matching_score": float(matched.mean()),
+        "root_matching_score": float(rooted.mean()),
+        "root_gain": float((rooted - matched).mean()),
         "median_corner_error": float(errors.median()),
         "worst_corner_error": float(errors.max()),
         "pairs": float(len(rows)),

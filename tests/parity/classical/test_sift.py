@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oculi.classical.ransac import RANSAC
-from oculi.classical.sift import SIFT, experiment, gaussian_blur, photographs, warp, warps
+from oculi.classical.sift import SIFT, experiment, gaussian_blur, photographs, root_sift, warp, warps
 from oculi.metrics.correspondence import corner_error, matching_score, repeatability
 from oculi.ops.matching import match_descriptors
 from oculi.predictions import Keypoints
@@ -153,3 +153,41 @@ def test_experiment_at_a_small_size():
     figures = experiment(size=192, photos=1)
     assert figures["median_corner_error"] < 1.0
     assert figures["repeatability"] > 0.5
+
+
+def test_root_sift_is_the_hellinger_kernel():
+    found = ours(photo()[:, :96, :96]).descriptors
+    rooted = root_sift(found)
+    torch.testing.assert_close(rooted.norm(dim=1), torch.ones(len(found)))
+    a, b = (d / d.sum(1, keepdim=True) for d in (found[:10], found[10:20]))
+    torch.testing.assert_close(rooted[:10] @ rooted[10:20].T, a.sqrt() @ b.sqrt().T)
+    assert torch.equal(root_sift(torch.zeros(1, 128)), torch.zeros(1, 128))
+    with pytest.raises(ValueError, match="negative"):
+        root_sift(-found)
+
+
+def test_root_sift_is_kornias():
+    from oracles import oracle
+
+    oracle("kornia")
+    from kornia.feature import SIFTDescriptor
+
+    patches = photo()[:, :64, :64].unfold(1, 32, 32).unfold(2, 32, 32).reshape(-1, 1, 32, 32)
+    plain, rooted = (SIFTDescriptor(32, rootsift=root)(patches) for root in (False, True))
+    torch.testing.assert_close(root_sift(plain), rooted, atol=1e-4, rtol=0)
+
+
+def test_root_sift_matches_at_least_as_well():
+    first, H = ours(photo()), warps(SIZE)["view left"]
+    second = ours(warp(photo(), H))
+    scored = []
+    for change in (lambda d: d, root_sift):
+        pairs, _ = match_descriptors(change(first.descriptors), change(second.descriptors))
+        scored.append(matching_score(first.points.double(), second.points.double(), pairs, H, SIZE, SIZE))
+    assert scored[1] >= scored[0] - 0.005
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 30), (7, 9), (12, 12)])
+def test_pictures_that_are_too_small_have_nothing(height, width):
+    image = torch.rand(1, height, width, generator=torch.Generator().manual_seed(0))
+    assert SIFT(32).detect(image).descriptors.shape[1] == 128
