@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from torch import Tensor
-
 from oculi.backbones.convnext import ConvNeXt
 from oculi.backbones.resnet import ResNet
 from oculi.backbones.swin import Swin
 from oculi.backbones.vit import ViT
-from oculi.hub.renames import Description, Layout, Rules, nearest
+from oculi.hub.renames import Description, Layout, Rules, Tensors
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
 Config = Mapping[str, Any]
-Tensors = Mapping[str, Tensor]
 
 _RESNET_BODY = {
     "embedder.embedder.convolution.*": "stem.0.<1>",
@@ -88,7 +85,7 @@ CONVNEXT = _both("convnext.", _CONVNEXT_BODY, {"classifier.*": "head.<1>"})
 SWIN = _both("swin.", _SWIN_BODY, {"classifier.*": "head.<1>"})
 
 
-def _expect(config: Config, source: str, **wanted: Any) -> None:
+def expect(config: Config, source: str, **wanted: Any) -> None:
     """Settings which ours has in one way only; where the configuration is silent they are transformers' defaults."""
     for name, value in wanted.items():
         if config.get(name, value) != value:
@@ -98,13 +95,13 @@ def _expect(config: Config, source: str, **wanted: Any) -> None:
 def _resnet(config: Config, source: str) -> Layout:
     bottleneck, width = config.get("layer_type", "bottleneck") == "bottleneck", config.get("embedding_size", 64)
     sizes = [width * 2**stage * (4 if bottleneck else 1) for stage in range(len(config["depths"]))]
-    _expect(config, source, hidden_sizes=sizes, hidden_act="relu")
-    _expect(config, source, downsample_in_first_stage=False, downsample_in_bottleneck=False)
+    expect(config, source, hidden_sizes=sizes, hidden_act="relu")
+    expect(config, source, downsample_in_first_stage=False, downsample_in_bottleneck=False)
     return Layout(ResNet, {"depths": config["depths"], "bottleneck": bottleneck, "width": width}, RESNET)
 
 
 def _vit(config: Config, source: str) -> Layout:
-    _expect(config, source, hidden_act="gelu", qkv_bias=True)
+    expect(config, source, hidden_act="gelu", qkv_bias=True)
     arguments = {
         "patch": config.get("patch_size", 16),
         "width": config.get("hidden_size", 768),
@@ -118,7 +115,7 @@ def _vit(config: Config, source: str) -> Layout:
 
 
 def _convnext(config: Config, source: str) -> Layout:
-    _expect(config, source, hidden_act="gelu")
+    expect(config, source, hidden_act="gelu")
     arguments = {
         "depths": config.get("depths") or [3, 3, 9, 3],
         "widths": config.get("hidden_sizes") or [96, 192, 384, 768],
@@ -129,8 +126,8 @@ def _convnext(config: Config, source: str) -> Layout:
 
 
 def _swin(config: Config, source: str) -> Layout:
-    _expect(config, source, hidden_act="gelu", qkv_bias=True, mlp_ratio=4.0, layer_norm_eps=1e-5)
-    _expect(config, source, use_absolute_embeddings=False)
+    expect(config, source, hidden_act="gelu", qkv_bias=True, mlp_ratio=4.0, layer_norm_eps=1e-5)
+    expect(config, source, use_absolute_embeddings=False)
     arguments = {
         "width": config.get("embed_dim", 96),
         "depths": config.get("depths", [2, 2, 6, 2]),
@@ -152,10 +149,7 @@ HEADS = ("classifier.bias", "classifier.1.bias")
 
 def describe(config: Config, preprocessor: Config, tensors: Tensors, source: str) -> Description:
     """What the two configurations say. Raises BadCheckpoint for a network or a setting that ours does not have."""
-    kind = config["model_type"]
-    if kind not in NETWORKS:
-        raise BadCheckpoint(f"{source}: model_type: {nearest(NETWORKS, kind)}")
-    layout = NETWORKS[kind](config, source)
+    layout = NETWORKS[config["model_type"]](config, source)
     channels = config.get("num_channels", 3)
     contract = _contract(preprocessor, channels, source)
     classes = next((len(tensors[name]) for name in HEADS if name in tensors), 0)
