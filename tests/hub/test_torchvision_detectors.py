@@ -1,49 +1,201 @@
-"""torchvision's R-CNNs: every name and shape at full size, and the order of classes and the variances by hand."""
+"""torchvision's detectors: names and shapes at full size, files that it writes give equal answers, published facts."""
 
 import pytest
 import torch
+from torch import nn
 
-from oculi.hub.torchvision_regions import NETWORKS, from_torchvision
+import oculi
+import oracles
+from hub.checkpoints import lively
+from oculi.detect.retinanet import RetinaNet
+from oculi.hub import torchvision_detectors as tables
+from oculi.hub.renames import Layout, build
+from oculi.ops.nms import greedy_nms
 from oculi.system import BadCheckpoint
+from oculi.types import images_only
 from oracles import torchvision
+from two_stage import give_operators
 
-CLASSES = {"fasterrcnn_resnet50_fpn": 90, "maskrcnn_resnet50_fpn": 90, "keypointrcnn_resnet50_fpn": 1}
+CLASSES = {name: 90 for name in tables.NETWORKS} | {"keypointrcnn_resnet50_fpn": 1, "retinanet_resnet50_fpn": 91}
 
 
-def theirs(name):
+def full(name):
     with torch.device("meta"):
         return getattr(torchvision().models.detection, name)(weights=None, weights_backbone=None).state_dict()
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", list(tables.NETWORKS))
 def test_every_network_fits(name):
-    tensors = theirs(name)
+    tensors = full(name)
+    described = tables.describe(tables.FILES[name], tensors)
     with torch.device("meta"):
-        system = from_torchvision(name, tensors)
-    assert system.config["num_classes"] == CLASSES[name]
+        system = build(described, tensors, name)
+    assert system.config["num_classes"] == CLASSES[name] == len(system.class_names)
+    assert "person" in system.class_names
     assert not system.training
 
 
-def test_background_goes_last_and_variances_lose_our_epsilon():
-    name = "maskrcnn_resnet50_fpn"
-    tensors = {key: value.to("cpu") if value.device.type != "meta" else torch.zeros(value.shape, dtype=value.dtype)
-               for key, value in theirs(name).items()}  # fmt: skip
-    tensors["roi_heads.box_predictor.cls_score.bias"] = torch.arange(91.0)
-    tensors["roi_heads.box_predictor.bbox_pred.bias"] = torch.arange(91.0).repeat_interleave(4)
-    tensors["roi_heads.mask_predictor.mask_fcn_logits.bias"] = torch.arange(91.0)
-    tensors["backbone.body.bn1.running_var"] = torch.full((64,), 0.5)
-    system = from_torchvision(name, tensors)
-    head = system.detector.head
-    assert head.classes.bias.tolist() == [*range(1, 91), 0]
-    assert head.deltas.bias.reshape(90, 4)[:, 0].tolist() == list(range(1, 91))
-    assert system.masks.logits.bias.tolist() == list(range(1, 91))
-    norm = system.detector.trunk.stem[1]
-    torch.testing.assert_close(norm.running_var + norm.eps, torch.full((64,), 0.5))
-    assert system.pixel_mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+def backbone(layers, extra):
+    """A ResNet of one bottleneck a stage with a pyramid."""
+    models = torchvision().models
+    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+
+    trunk = models.resnet.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1])
+    return _resnet_fpn_extractor(trunk, 5, returned_layers=layers, extra_blocks=extra)
 
 
-def test_what_does_not_fit_is_named():
-    with pytest.raises(BadCheckpoint, match="maskrcnn"):
-        from_torchvision("maskrcnn_resnet18", {})
-    with pytest.raises(BadCheckpoint, match=r"cls_score\.bias"):
-        from_torchvision("maskrcnn_resnet50_fpn", {}, "mine.pth")
+def theirs(name):
+    """Small, but for the pyramid's channels, with answers of every class."""
+    oracles.implement("nms", greedy_nms)
+    detection, ops = torchvision().models.detection, torchvision().ops.feature_pyramid_network
+    size = {"min_size": 64, "max_size": 64}
+    if name == "retinanet_resnet50_fpn":
+        network = detection.RetinaNet(backbone([2, 3, 4], ops.LastLevelP6P7(256, 256)), 4, **size)
+        nn.init.normal_(network.head.classification_head.cls_logits.weight, std=0.03)
+        nn.init.constant_(network.head.classification_head.cls_logits.bias, -3.0)
+        nn.init.normal_(network.head.regression_head.bbox_reg.weight, std=0.01)
+        return network
+    kinds = {
+        "fasterrcnn_resnet50_fpn": (detection.FasterRCNN, {}),
+        "maskrcnn_resnet50_fpn": (detection.MaskRCNN, {}),
+        "keypointrcnn_resnet50_fpn": (detection.KeypointRCNN, {"num_keypoints": 3}),
+    }
+    kind, more = kinds[name]
+    head = detection.faster_rcnn.TwoMLPHead(256 * 49, small(name)["hidden"])
+    predictor = detection.faster_rcnn.FastRCNNPredictor(small(name)["hidden"], 4)
+    network = kind(
+        backbone([1, 2, 3, 4], ops.LastLevelMaxPool()), box_head=head, box_predictor=predictor, **size, **more
+    )
+    nn.init.normal_(predictor.cls_score.weight, std=3 / small(name)["hidden"] ** 0.5)
+    nn.init.normal_(network.rpn.head.bbox_pred.weight, std=0.01)
+    return network
+
+
+def small(name):
+    """Arguments that give ours the shape of `theirs`; the keypoint head has half as many channels as `hidden`."""
+    hidden = {} if "retina" in name else {"hidden": 1024 if "keypoint" in name else 32}
+    return {"depths": [1, 1, 1, 1], **hidden}
+
+
+@pytest.fixture
+def shrunk(monkeypatch):
+    for name, layout in tables.NETWORKS.items():
+        if name != "ssd300_vgg16":
+            changed = Layout(layout.system, {**layout.arguments, **small(name)}, layout.rules, layout.convert)
+            monkeypatch.setitem(tables.NETWORKS, name, changed)
+
+
+def assert_equal_answers(ours, network, monkeypatch, size):
+    give_operators(monkeypatch)
+    image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    shift = 0 if isinstance(ours, RetinaNet) else 1
+    with torch.no_grad():
+        (mine,), (other,) = ours.predict(images_only(image)), network(list(image))
+    assert len(mine.boxes) > 3
+    assert torch.equal(mine.labels, other["labels"] - shift)
+    torch.testing.assert_close(mine.scores, other["scores"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine.boxes, other["boxes"], rtol=1e-4, atol=1e-3)
+    if mine.masks is not None:
+        assert float((mine.masks != (other["masks"][:, 0] > 0.5)).float().mean()) < 1e-4
+    if mine.keypoints is not None:
+        torch.testing.assert_close(mine.keypoints[..., :2], other["keypoints"][..., :2], rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.usefixtures("shrunk")
+@pytest.mark.parametrize("name", [name for name in tables.NETWORKS if name != "ssd300_vgg16"])
+def test_a_written_file_gives_equal_answers(name, tmp_path, monkeypatch):
+    network = lively(theirs(name))
+    torch.save(network.state_dict(), tmp_path / f"{name}.pth")
+    ours = oculi.load(tmp_path / f"{name}.pth")
+    assert_equal_answers(ours, network, monkeypatch, 64)
+    assert (ours.contract.height, ours.contract.resize) == (800, "letterbox")
+    assert ours.class_names is None
+
+
+def test_ssd_s_file_gives_equal_answers(tmp_path, monkeypatch):
+    detection = torchvision().models.detection
+    oracles.implement("nms", greedy_nms)
+    network = detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=3, detections_per_img=200).eval()
+    for layer in network.head.classification_head.module_list:
+        nn.init.normal_(layer.weight, std=0.01)
+    torch.save(network.state_dict(), tmp_path / "ssd300_vgg16-mine.pth")
+    ours = oculi.load(tmp_path / "ssd300_vgg16-mine.pth")
+    assert_equal_answers(ours, network, monkeypatch, 300)
+    assert (ours.contract.height, ours.contract.resize) == (300, "stretch")
+
+
+@pytest.mark.usefixtures("shrunk")
+def test_published_files_have_no_epsilon(monkeypatch):
+    from torchvision.models.detection._utils import overwrite_eps
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    name = "fasterrcnn_resnet50_fpn"
+    network = lively(theirs(name))
+    for module in network.modules():
+        for key, norm in list(module.named_children()):
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.running_var[:2] = 1e-4  # where an epsilon counts
+                frozen = FrozenBatchNorm2d(norm.num_features)
+                frozen.load_state_dict(norm.state_dict())
+                setattr(module, key, frozen)
+    overwrite_eps(network, 0.0)
+    tensors = network.state_dict()
+    ours = build(tables.describe(tables.FILES[name], tensors), tensors, name)
+    assert_equal_answers(ours, network, monkeypatch, 64)
+
+
+def test_older_names_of_retinanet():
+    name = "retinanet_resnet50_fpn"
+    tensors = full(name)
+    older = {key: value for key, value in tensors.items() if "_head.conv." not in key}
+    for part in ("classification_head", "regression_head"):
+        for index in range(4):
+            for kind in ("weight", "bias"):
+                older[f"head.{part}.conv.{2 * index}.{kind}"] = tensors[f"head.{part}.conv.{index}.0.{kind}"]
+    with torch.device("meta"):
+        build(tables.describe(tables.FILES[name], older), older, name)
+
+
+def test_background_goes_last():
+    tensors = {
+        "roi_heads.box_predictor.cls_score.bias": torch.arange(4.0),
+        "roi_heads.box_predictor.bbox_pred.bias": torch.arange(4.0).repeat_interleave(4),
+        "roi_heads.mask_predictor.mask_fcn_logits.bias": torch.arange(4.0),
+        "head.classification_head.module_list.0.bias": torch.arange(3.0).repeat(4),
+        "head.classification_head.cls_logits.bias": torch.arange(4.0),
+    }
+    classes, deltas, masks, single, retina = tables.background_last(tensors).values()
+    assert classes.tolist() == [1, 2, 3, 0]
+    assert deltas.reshape(3, 4)[:, 0].tolist() == masks.tolist() == [1, 2, 3]
+    assert single.tolist() == [1, 2, 0] * 4
+    assert retina.tolist() == [0, 1, 2, 3]
+
+
+def test_published_names_sizes_and_classes_are_torchvision_s_own():
+    models = torchvision().models
+    for name, file in tables.FILES.items():
+        (weights,) = (w for w in models.get_model_weights(name) if w.name == "COCO_V1")
+        assert file.name == weights.url.rpartition("/")[2]
+        given = weights.meta["categories"]
+        assert given == (["no person", "person"] if "keypoint" in name else tables.COCO)
+    network = full_size_transform("fasterrcnn_resnet50_fpn")
+    assert (network.min_size, network.image_mean, network.image_std) == ((tables.SIZE,), tables.MEAN, tables.STD)
+    network = full_size_transform("ssd300_vgg16")
+    assert (network.fixed_size, network.image_mean) == ((tables.SSD_SIZE,) * 2, tables.SSD_MEAN)
+    assert network.image_std == pytest.approx(tables.SSD_STD)
+
+
+def full_size_transform(name):
+    with torch.device("meta"):
+        return getattr(torchvision().models.detection, name)(weights=None, weights_backbone=None).transform
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    torch.save({"backbone.body.conv1.weight": torch.zeros(1)}, tmp_path / "maskrcnn_resnet50_fpn.pth")
+    with pytest.raises(BadCheckpoint, match=r"cls_score\.bias, which counts the classes; it is missing"):
+        oculi.load(tmp_path / "maskrcnn_resnet50_fpn.pth")
+    (tmp_path / "retinanet_resnet18_fpn.pth").write_bytes(b"")
+    with pytest.raises(BadCheckpoint, match="expected one of retinanet_resnet50_fpn"):
+        oculi.load(tmp_path / "retinanet_resnet18_fpn.pth")
+    with pytest.raises(BadCheckpoint, match="torchvision's files: expected one of maskrcnn_resnet50_fpn"):
+        oculi.load("torchvision/maskrcnn_resnet18_fpn")
