@@ -111,6 +111,42 @@ def test_transformers_swin(tmp_path):
     assert ours.config["image_size"] == 64
 
 
+@pytest.mark.parametrize("size", [64, 70])
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("version", [1, 2])
+def test_transformers_mobilenets(tmp_path, version, bare, size):
+    import transformers
+
+    kind = f"MobileNetV{version}"
+    config = getattr(transformers, f"{kind}Config")(depth_multiplier=0.5, num_labels=3)
+    theirs = getattr(transformers, f"{kind}Model" if bare else f"{kind}ForImageClassification")(config)
+    write_transformers(tmp_path, theirs, {**VIT_PREPROCESSOR, "size": {"shortest_edge": 256}})
+    ours = oculi.load(tmp_path)
+    assert ours.config["same_padding"]
+    assert_equal_outputs(ours, (lambda image: theirs(image).pooler_output) if bare else theirs, size)
+
+
+@pytest.mark.parametrize("width", [1.0, 1.1])
+def test_transformers_efficientnet(tmp_path, width):
+    from transformers import EfficientNetConfig, EfficientNetForImageClassification
+
+    config = EfficientNetConfig(
+        width_coefficient=width, depth_coefficient=1.1, hidden_dim=1280 if width == 1 else 1408, num_labels=3
+    )
+    std = [0.47853944, 0.4732864, 0.47434163]
+    preprocessor = {**VIT_PREPROCESSOR, "resample": 0, "image_std": std, "include_top": True}
+    theirs = EfficientNetForImageClassification(config)
+    for name, value in theirs.named_parameters():
+        if value.dim() > 1:
+            torch.nn.init.kaiming_normal_(value, mode="fan_out" if "depthwise" in name else "fan_in")
+    write_transformers(tmp_path, theirs, preprocessor)
+    ours = oculi.load(tmp_path)
+    assert_equal_outputs(ours, theirs, 64)
+    torch.testing.assert_close(ours.pixel_std.flatten(), torch.tensor([0.229, 0.224, 0.225]), rtol=1e-5, atol=0)
+    oculi.save(ours, tmp_path / "ours")
+    assert_equal_outputs(oculi.load(tmp_path / "ours"), theirs, 64)
+
+
 def test_torchvision_resnet(tmp_path):
     theirs = write_torchvision(tmp_path / "resnet18.pth", "resnet18", num_classes=7)
     ours = oculi.load(tmp_path / "resnet18.pth")

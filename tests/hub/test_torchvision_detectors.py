@@ -16,7 +16,7 @@ from oculi.types import images_only
 from oracles import torchvision
 from two_stage import give_operators
 
-CLASSES = {name: 90 for name in tables.NETWORKS} | {"keypointrcnn_resnet50_fpn": 1, "retinanet_resnet50_fpn": 91}
+CLASSES = dict.fromkeys(tables.NETWORKS, 90) | {"keypointrcnn_resnet50_fpn": 1, "retinanet_resnet50_fpn": 91}
 
 
 def full(name):
@@ -57,7 +57,10 @@ def theirs(name):
         return network
     kinds = {
         "fasterrcnn_resnet50_fpn": (detection.FasterRCNN, {}),
-        "maskrcnn_resnet50_fpn": (detection.MaskRCNN, {}),
+        "maskrcnn_resnet50_fpn": (
+            detection.MaskRCNN,
+            {"mask_predictor": detection.mask_rcnn.MaskRCNNPredictor(256, 256, 4)},
+        ),
         "keypointrcnn_resnet50_fpn": (detection.KeypointRCNN, {"num_keypoints": 3}),
     }
     kind, more = kinds[name]
