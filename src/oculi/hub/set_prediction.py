@@ -136,10 +136,10 @@ RTDETR_RULES: Rules = {
 }
 _DECODER = "model.transformer_module.decoder"
 MASK2FORMER_RULES: Rules = {
-    f"{_LEVELS}.encoder.swin.layernorm.*": None,  # after the last stage; each map has a norm of its own
-    f"{_LEVELS}.encoder.layernorm.*": None,
     **{f"{_LEVELS}.encoder.hidden_states_norms.stage{i + 1}.*": f"norms.{i}.<1>" for i in range(4)},
     **_trunk(f"{_LEVELS}.encoder", transformers.SWIN),
+    f"{_LEVELS}.encoder.swin.layernorm.*": None,  # after the last stage; each map has a norm of its own
+    f"{_LEVELS}.encoder.layernorm.*": None,
     f"{_LEVELS}.decoder.level_embed": "pixels.scales",
     f"{_LEVELS}.decoder.input_projections.#.#.*": "pixels.project.<1>.<2>.<3>",
     **_deformable(f"{_LEVELS}.decoder.encoder.layers.#.self_attn", "pixels.layers.<1>.attention"),
