@@ -35,49 +35,67 @@ def test_every_network_fits(name):
     assert not system.training
 
 
+CHANNELS, HIDDEN = 16, 32
+
+
 def backbone(layers, extra):
-    """A ResNet of one bottleneck a stage with a pyramid."""
+    """A ResNet of one bottleneck a stage with a narrow pyramid."""
     models = torchvision().models
-    from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
     trunk = models.resnet.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1])
-    return _resnet_fpn_extractor(trunk, 5, returned_layers=layers, extra_blocks=extra)
+    names, inputs = {f"layer{n}": str(n) for n in layers}, [128 * 2**n for n in layers]
+    return BackboneWithFPN(trunk, names, inputs, CHANNELS, extra)
 
 
 def theirs(name):
-    """Small, but for the pyramid's channels, with answers of every class."""
+    """Small, with answers of every class."""
     oracles.implement("nms", greedy_nms)
-    detection, ops = torchvision().models.detection, torchvision().ops.feature_pyramid_network
+    detection, ops = torchvision().models.detection, torchvision().ops
     size = {"min_size": 64, "max_size": 64}
     if name == "retinanet_resnet50_fpn":
-        network = detection.RetinaNet(backbone([2, 3, 4], ops.LastLevelP6P7(256, 256)), 4, **size)
-        nn.init.normal_(network.head.classification_head.cls_logits.weight, std=0.03)
+        extra = ops.feature_pyramid_network.LastLevelP6P7(CHANNELS, CHANNELS)
+        network = detection.RetinaNet(backbone([2, 3, 4], extra), 4, **size)
+        nn.init.normal_(network.head.classification_head.cls_logits.weight, std=0.1)
         nn.init.constant_(network.head.classification_head.cls_logits.bias, -3.0)
-        nn.init.normal_(network.head.regression_head.bbox_reg.weight, std=0.01)
+        nn.init.normal_(network.head.regression_head.bbox_reg.weight, std=0.05)
         return network
-    kinds = {
+    masks, points = detection.mask_rcnn, detection.keypoint_rcnn
+    pool = ops.MultiScaleRoIAlign(["1", "2", "3", "4"], 14, 2)
+    kind, more = {
         "fasterrcnn_resnet50_fpn": (detection.FasterRCNN, {}),
         "maskrcnn_resnet50_fpn": (
             detection.MaskRCNN,
-            {"mask_predictor": detection.mask_rcnn.MaskRCNNPredictor(256, 256, 4)},
+            {
+                "mask_roi_pool": pool,
+                "mask_head": masks.MaskRCNNHeads(CHANNELS, [CHANNELS] * 4, 1),
+                "mask_predictor": masks.MaskRCNNPredictor(CHANNELS, CHANNELS, 4),
+            },
         ),
-        "keypointrcnn_resnet50_fpn": (detection.KeypointRCNN, {"num_keypoints": 3}),
-    }
-    kind, more = kinds[name]
-    head = detection.faster_rcnn.TwoMLPHead(256 * 49, small(name)["hidden"])
-    predictor = detection.faster_rcnn.FastRCNNPredictor(small(name)["hidden"], 4)
+        "keypointrcnn_resnet50_fpn": (
+            detection.KeypointRCNN,
+            {
+                "keypoint_roi_pool": pool,
+                "keypoint_head": points.KeypointRCNNHeads(CHANNELS, [HIDDEN // 2] * 8),
+                "keypoint_predictor": points.KeypointRCNNPredictor(HIDDEN // 2, 3),
+            },
+        ),
+    }[name]
+    predictor = detection.faster_rcnn.FastRCNNPredictor(HIDDEN, 4)
     network = kind(
-        backbone([1, 2, 3, 4], ops.LastLevelMaxPool()), box_head=head, box_predictor=predictor, **size, **more
-    )
-    nn.init.normal_(predictor.cls_score.weight, std=3 / small(name)["hidden"] ** 0.5)
-    nn.init.normal_(network.rpn.head.bbox_pred.weight, std=0.01)
+        backbone([1, 2, 3, 4], ops.feature_pyramid_network.LastLevelMaxPool()),
+        box_roi_pool=ops.MultiScaleRoIAlign(["1", "2", "3", "4"], 7, 2),
+        box_head=detection.faster_rcnn.TwoMLPHead(CHANNELS * 49, HIDDEN),
+        box_predictor=predictor, **size, **more,
+    )  # fmt: skip
+    nn.init.normal_(predictor.cls_score.weight, std=0.5)
+    nn.init.normal_(network.rpn.head.bbox_pred.weight, std=0.05)
     return network
 
 
 def small(name):
-    """Arguments that give ours the shape of `theirs`; the keypoint head has half as many channels as `hidden`."""
-    hidden = {} if "retina" in name else {"hidden": 1024 if "keypoint" in name else 32}
-    return {"depths": [1, 1, 1, 1], **hidden}
+    """Arguments that give ours the shape of `theirs`."""
+    return {"depths": [1, 1, 1, 1], "channels": CHANNELS, **({} if "retina" in name else {"hidden": HIDDEN})}
 
 
 @pytest.fixture
@@ -134,10 +152,11 @@ def test_published_files_have_no_epsilon(monkeypatch):
 
     name = "fasterrcnn_resnet50_fpn"
     network = lively(theirs(name))
+    stem = network.backbone.body.bn1
+    stem.running_var[:32], stem.weight.data[:32] = 3e-5, 0.01  # where an epsilon counts
     for module in network.modules():
         for key, norm in list(module.named_children()):
             if isinstance(norm, nn.BatchNorm2d):
-                norm.running_var[:2] = 1e-4  # where an epsilon counts
                 frozen = FrozenBatchNorm2d(norm.num_features)
                 frozen.load_state_dict(norm.state_dict())
                 setattr(module, key, frozen)
