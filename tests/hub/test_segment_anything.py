@@ -34,9 +34,9 @@ def small_sam2():
 
     trunk = {
         "model_type": "sam2_hiera_det_model", "hidden_size": 16, "num_attention_heads": 1, "image_size": [SIDE, SIDE],
-        "window_positional_embedding_background_size": [5, 5], "blocks_per_stage": [1, 1, 1, 1],
+        "window_positional_embedding_background_size": [5, 5], "blocks_per_stage": [1, 2, 2, 1],
         "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8],
-        "window_size_per_stage": [4, 4, 6, 2], "global_attention_blocks": [2],
+        "window_size_per_stage": [4, 4, 6, 2], "global_attention_blocks": [4],
     }  # fmt: skip
     vision = {
         "model_type": "sam2_vision_model", "backbone_config": trunk, "backbone_channel_list": [128, 64, 32, 16],
@@ -111,7 +111,7 @@ def test_sam2_reads_and_answers_the_same(tmp_path):
     for mine, other in zip(ours.encoder(ours.normalize(image)), seen, strict=True):
         close(mine, other, 1e-4)
     edit(tmp_path, model_type="sam2")
-    with pytest.raises(BadCheckpoint, match="model_type: expected one of sam2_video"):
+    with pytest.raises(BadCheckpoint, match="model_type: expected one of sam, sam2_video"):
         oculi.load(tmp_path)
 
 
