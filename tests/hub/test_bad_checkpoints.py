@@ -102,7 +102,8 @@ def test_broken_folders(folder, damage, message):
 @pytest.mark.parametrize(
     ("config", "preprocessor", "message"),
     [
-        ({"model_type": "bert"}, {}, "model_type: expected one of .*resnet.*; got bert"),
+        ({"model_type": "bert"}, {}, "model_type: expected one of .*detr.*; got bert"),
+        ({"model_type": ["vit"]}, {}, "model_type: expected one of .*vit.*; got"),
         (
             {"model_type": "resnet", "depths": [1], "hidden_sizes": [7]},
             {},

@@ -106,6 +106,17 @@ def test_a_torn_record_of_pins_is_named(hub, cache):
         oculi.load("me/small.one")
 
 
+def test_weights_in_several_files_come_with_their_index(hub):
+    _, snapshot = hub
+    part = "model-00001-of-00001.safetensors"
+    (snapshot / "model.safetensors").rename(snapshot / part)
+    (snapshot / fetching.INDEX).write_text(json.dumps({"weight_map": {"head.bias": part}}))
+    assert set(fetching.from_hub("me/small.one", offline=True).files) == {"config.json", fetching.INDEX, part}
+    (snapshot / part).unlink()
+    with pytest.raises(BadCheckpoint, match=rf"me/small.one@{COMMIT}: {part}: not in the cache, and offline"):
+        fetching.from_hub("me/small.one", offline=True)
+
+
 def refused(kind, message):
     def download(*arguments, **options):
         raise kind(message, response=httpx.Response(404, request=httpx.Request("GET", "https://example.org")))

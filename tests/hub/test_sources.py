@@ -111,6 +111,44 @@ def test_transformers_swin(tmp_path):
     assert ours.config["image_size"] == 64
 
 
+def loud(network):
+    """Weights that carry the picture to the end; transformers' own are so small that only biases would be seen."""
+    for value in network.parameters():
+        if value.dim() > 1:
+            torch.nn.init.kaiming_normal_(value)
+    return network
+
+
+@pytest.mark.parametrize("size", [64, 70])
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("version", [1, 2])
+def test_transformers_mobilenets(tmp_path, version, bare, size):
+    import transformers
+
+    kind = f"MobileNetV{version}"
+    config = getattr(transformers, f"{kind}Config")(depth_multiplier=0.5, num_labels=3)
+    theirs = loud(getattr(transformers, f"{kind}Model" if bare else f"{kind}ForImageClassification")(config))
+    write_transformers(tmp_path, theirs, {**VIT_PREPROCESSOR, "size": {"shortest_edge": 256}})
+    ours = oculi.load(tmp_path)
+    assert ours.config["same_padding"]
+    assert_equal_outputs(ours, (lambda image: theirs(image).pooler_output) if bare else theirs, size)
+
+
+def test_transformers_efficientnet(tmp_path):
+    from transformers import EfficientNetConfig, EfficientNetForImageClassification
+
+    config = EfficientNetConfig(width_coefficient=1.1, depth_coefficient=0.5, hidden_dim=1408, num_labels=3)
+    std = [0.47853944, 0.4732864, 0.47434163]
+    preprocessor = {**VIT_PREPROCESSOR, "resample": 0, "image_std": std, "include_top": True}
+    theirs = EfficientNetForImageClassification(config)
+    write_transformers(tmp_path, loud(theirs), preprocessor)
+    ours = oculi.load(tmp_path)
+    assert_equal_outputs(ours, theirs, 64)
+    torch.testing.assert_close(ours.pixel_std.flatten(), torch.tensor([0.229, 0.224, 0.225]), rtol=1e-5, atol=0)
+    oculi.save(ours, tmp_path / "ours")
+    assert_equal_outputs(oculi.load(tmp_path / "ours"), theirs, 64)
+
+
 def test_torchvision_resnet(tmp_path):
     theirs = write_torchvision(tmp_path / "resnet18.pth", "resnet18", num_classes=7)
     ours = oculi.load(tmp_path / "resnet18.pth")

@@ -20,6 +20,8 @@ from oracles import timm, torchvision
 def filled(layout, theirs, **arguments):
     ours = layout.system(**layout.arguments, **arguments).eval()
     tensors = theirs.state_dict()
+    if layout.convert is not None:
+        tensors = layout.convert(tensors)
     fill(ours, tensors, layout.rules_for(ours, tensors), "test")
     return ours
 
@@ -35,7 +37,8 @@ def test_every_torchvision_network_fits(name):
 
 
 LARGE = [  # the largest or the odd one of each family
-    *("resnet152", "resnext101_64x4d", "densenet161", "seresnet101", "vgg19_bn", "mobilenetv2_140", "efficientnet_b4"),
+    *("resnet152", "resnext101_64x4d", "densenet161", "seresnet101", "vgg19_bn", "mobilenetv2_140", "efficientnet_b7"),
+    *("efficientnet_b5", "tf_efficientnet_b6"),
     *("convnext_large", "swin_small_patch4_window7_224", "swin_base_patch4_window12_384", "deit_small_patch16_224"),
     *("vit_tiny_patch16_384", "vit_small_patch8_224", "vit_base_patch32_384", "vit_large_patch16_224"),
 ]
@@ -47,6 +50,16 @@ def test_timm_networks_fit(name):
     with torch.device("meta"):
         theirs = timm().create_model(name, num_classes=1000)
         filled(timm_tables.NETWORKS[name], theirs, image_size=int(size) if size in ("224", "384") else 224)
+
+
+def test_the_epsilon_of_the_largest_efficientnets_is_timm_s():
+    for name, wanted in (("efficientnet_b5", 1e-5), ("tf_efficientnet_b5", 1e-3)):
+        with torch.device("meta"):
+            theirs, layout = timm().create_model(name), timm_tables.NETWORKS[name]
+            ours = layout.system(**layout.arguments)
+        assert theirs.bn1.eps == wanted
+        assert ours.last[1].eps == 1e-5
+        assert (layout.convert is None) == (wanted == 1e-5)
 
 
 def test_every_network_of_timm_s_table_is_one_of_timm_s():
@@ -71,8 +84,9 @@ def test_outputs_equal_torchvision(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["seresnet50", "legacy_xception", "mobilenetv1_100", "mobilenetv2_050", "efficientnet_b0", "densenet121"]
-)
+    "name", ["seresnet50", "legacy_xception", "mobilenetv1_100", "mobilenetv2_050", "efficientnet_b0", "densenet121",
+     "tf_efficientnet_b0"]
+)  # fmt: skip
 def test_outputs_equal_timm(name):
     theirs = lively(timm().create_model(name, num_classes=7))
     assert_equal_outputs(filled(timm_tables.NETWORKS[name], theirs, num_classes=7), theirs)

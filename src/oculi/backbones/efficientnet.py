@@ -88,7 +88,7 @@ class EfficientNet(System):
     """EfficientNet for classification; `features` gives the pyramid that dense systems use, `num_classes=0` pooled features.
 
     variant: a published network; width, depth, dropout, image_size: instead of the variant's own. drop: stochastic
-    depth's largest rate. stem_stride: 2, or 1 for small pictures, which halves all strides.
+    depth's largest rate. stem_stride: 2, or 1 for small pictures, which halves all strides. same_padding: as TensorFlow.
     """
 
     answer = Classes
@@ -104,6 +104,7 @@ class EfficientNet(System):
         stem_stride: int = 2,
         in_channels: int = 3,
         image_size: int | None = None,
+        same_padding: bool = False,
     ):
         if variant not in VARIANTS:
             raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant}")
@@ -113,8 +114,8 @@ class EfficientNet(System):
             raise ValueError(f"width, depth: expected positive numbers, got {width} and {depth}")
         size = image_size or published[2]
         super().__init__(InputContract(size, size, in_channels))
-        self.stem = conv_norm(in_channels, round_channels(32 * width), 3, stem_stride)
-        levels, self.channels = _levels(width, depth, drop)
+        self.stem = conv_norm(in_channels, round_channels(32 * width), 3, stem_stride, same=same_padding)
+        levels, self.channels = _levels(width, depth, drop, same_padding)
         self.stages = nn.ModuleList(levels)
         self.strides = [stem_stride * 2**level for level in range(len(levels))]
         inputs, last = self.channels[-1], 4 * self.channels[-1]
@@ -149,7 +150,7 @@ class EfficientNet(System):
         return classification_predictions(self(batch.image), self.class_names)
 
 
-def _levels(width: float, depth: float, drop: float) -> tuple[list[nn.Sequential], list[int]]:
+def _levels(width: float, depth: float, drop: float, same: bool) -> tuple[list[nn.Sequential], list[int]]:
     """The blocks, one Sequential for each resolution, and the channels that each gives."""
     depths = [math.ceil(depth * blocks) for *_, blocks in STAGES]
     levels: list[nn.Sequential] = []
@@ -164,7 +165,7 @@ def _levels(width: float, depth: float, drop: float) -> tuple[list[nn.Sequential
             levels[-1].append(
                 InvertedResidual(
                     inputs, outputs_scaled, expansion, kernel, stride if block == 0 else 1, "silu",
-                    squeeze=max(1, inputs // 4), drop=rate,
+                    squeeze=max(1, inputs // 4), drop=rate, same=same,
                 )
             )  # fmt: skip
             inputs, done = outputs_scaled, done + 1

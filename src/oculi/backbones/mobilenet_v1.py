@@ -39,13 +39,13 @@ from oculi.types import Batch, Losses
 class SeparableBlock(nn.Module):
     """Depthwise 3x3 (stride here) and pointwise 1x1, or one dense 3x3; batch norm and ReLU6 after each."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, separable: bool = True):
+    def __init__(self, inputs: int, outputs: int, stride: int, separable: bool = True, same: bool = False):
         super().__init__()
         if separable:
-            depthwise = conv_norm(inputs, inputs, 3, stride, groups=inputs)
+            depthwise = conv_norm(inputs, inputs, 3, stride, groups=inputs, same=same)
             self.convs = nn.ModuleList([depthwise, conv_norm(inputs, outputs, 1)])
         else:
-            self.convs = nn.ModuleList([conv_norm(inputs, outputs, 3, stride)])
+            self.convs = nn.ModuleList([conv_norm(inputs, outputs, 3, stride, same=same)])
 
     def forward(self, x: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
         for conv in self.convs:
@@ -57,7 +57,7 @@ class MobileNetV1(System):
     """MobileNet for classification; `features` gives the pyramid that dense systems use, `num_classes=0` pooled features.
 
     width: alpha. depths: separable convolutions per stage. stem_stride: 2, or 1 for small pictures, which halves all
-    strides.
+    strides. same_padding: as TensorFlow.
     """
 
     answer = Classes
@@ -71,6 +71,7 @@ class MobileNetV1(System):
         stem_stride: int = 2,
         in_channels: int = 3,
         image_size: int = 224,
+        same_padding: bool = False,
     ):
         if width <= 0:
             raise ValueError(f"width: expected a positive number, got {width}")
@@ -78,7 +79,7 @@ class MobileNetV1(System):
             raise ValueError(f"depths: expected at least 1 convolution in each stage, got {depths}")
         super().__init__(InputContract(image_size, image_size, in_channels))
         inputs = round_channels(32 * width)
-        self.stem = conv_norm(in_channels, inputs, 3, stem_stride)
+        self.stem = conv_norm(in_channels, inputs, 3, stem_stride, same=same_padding)
         self.stages = nn.ModuleList()
         self.strides: list[int] = []
         self.channels: list[int] = []
@@ -86,7 +87,8 @@ class MobileNetV1(System):
             outputs, stride = round_channels(64 * 2**index * width), 1 if index == 0 else 2
             blocks = []
             for block in range(depth):
-                blocks.append(SeparableBlock(inputs, outputs, stride if block == 0 else 1, separable))
+                own = stride if block == 0 else 1
+                blocks.append(SeparableBlock(inputs, outputs, own, separable, same_padding))
                 inputs = outputs
             self.stages.append(nn.Sequential(*blocks))
             self.strides.append(stem_stride * 2**index)

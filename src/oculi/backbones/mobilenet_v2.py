@@ -40,7 +40,7 @@ class MobileNetV2(System):
     """MobileNetV2 for classification; `features` gives the pyramid that dense systems use, `num_classes=0` pooled features.
 
     width: factor of all channels. depths: blocks per stage; a shorter list leaves out the last stages. stem_stride: 2, or
-    1 for small pictures, which halves all strides.
+    1 for small pictures, which halves all strides. same_padding: as TensorFlow.
     """
 
     answer = Classes
@@ -55,6 +55,7 @@ class MobileNetV2(System):
         stem_stride: int = 2,
         in_channels: int = 3,
         image_size: int = 224,
+        same_padding: bool = False,
     ):
         if width <= 0:
             raise ValueError(f"width: expected a positive number, got {width}")
@@ -62,7 +63,7 @@ class MobileNetV2(System):
             raise ValueError(f"depths: expected the blocks, at least 1, of up to {len(STAGES)} stages, got {depths}")
         super().__init__(InputContract(image_size, image_size, in_channels))
         inputs, last = round_channels(32 * width), round_channels(1280 * max(1.0, width))
-        self.stem = conv_norm(in_channels, inputs, 3, stem_stride)
+        self.stem = conv_norm(in_channels, inputs, 3, stem_stride, same=same_padding)
         levels: list[nn.Sequential] = []  # what has one resolution
         self.channels: list[int] = []
         for depth, (channels, stride) in zip(depths, STAGES, strict=False):
@@ -71,7 +72,8 @@ class MobileNetV2(System):
                 self.channels.append(0)
             for block in range(depth):
                 outputs, widening = round_channels(channels * width), expansion if len(levels) > 1 else 1
-                levels[-1].append(InvertedResidual(inputs, outputs, widening, 3, stride if block == 0 else 1))
+                own = stride if block == 0 else 1
+                levels[-1].append(InvertedResidual(inputs, outputs, widening, 3, own, same=same_padding))
                 inputs = outputs
             self.channels[-1] = inputs
         self.channels[-1] = last

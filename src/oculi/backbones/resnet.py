@@ -8,7 +8,9 @@ so doing nothing is easy to learn (F = 0) and the addition hands gradients back 
 resolution or changes the width, a strided 1x1 convolution stands on the skip path.
 
     image                      batch x C x H x W
-    stem                       7x7 stride 2, 3x3 max pool stride 2   (`stem="small"`: one 3x3, for pictures up to 64 px)
+    stem                       7x7 stride 2, 3x3 max pool stride 2   (`stem="small"`: one 3x3, for pictures up to 64 px;
+                               `stem="deep"`: three 3x3 in place of the 7x7, and averages of 2x2 in place of the stride
+                               on skip paths: ResNet-D of He et al., 2018, arXiv:1812.01187)
     stages 1..4                strides 4, 8, 16, 32 (small: 1, 2, 4, 8), widths w, 2w, 4w, 8w (bottleneck: four times that)
     global average pooling     batch x features
     linear                     batch x classes
@@ -38,7 +40,9 @@ from oculi.types import Batch, Losses
 class ResidualBlock(nn.Module):
     """z = ReLU(F(x) + skip(x)), F being two 3x3 convolutions or a 1x1-3x3-1x1 bottleneck."""
 
-    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool, zero_init: bool = False):
+    def __init__(
+        self, inputs: int, width: int, stride: int, bottleneck: bool, zero_init: bool = False, average: bool = False
+    ):
         super().__init__()
         outputs = width * 4 if bottleneck else width
         if bottleneck:
@@ -47,6 +51,8 @@ class ResidualBlock(nn.Module):
             sizes = [(inputs, width, 3, stride), (width, width, 3, 1)]
         self.convs = nn.ModuleList(conv_norm(*size) for size in sizes)
         self.skip = conv_norm(inputs, outputs, 1, stride) if stride != 1 or inputs != outputs else nn.Identity()
+        if average and stride != 1:
+            self.skip = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), *conv_norm(inputs, outputs, 1))
         if zero_init:
             last = self.convs[-1].get_parameter("1.weight")
             nn.init.zeros_(last)
@@ -62,7 +68,7 @@ class ResNet(System):
     """ResNet for classification; `features` gives the pyramid that dense systems use, `num_classes=0` pooled features.
 
     depths: blocks per stage, [2, 2, 2, 2] is ResNet-18, [3, 4, 6, 3] with `bottleneck` ResNet-50.
-    width: channels of the first stage. stem: `imagenet` (stride 4) or `small` (stride 1).
+    width: channels of the first stage. stem: `imagenet` (stride 4), `small` (stride 1) or `deep` (stride 4, ResNet-D).
     """
 
     answer = Classes
@@ -73,14 +79,18 @@ class ResNet(System):
         depths: list[int] = [2, 2, 2, 2],  # noqa: B006 - read only; a list so that JSON gives it back
         bottleneck: bool = False,
         width: int = 64,
-        stem: Literal["imagenet", "small"] = "imagenet",
+        stem: Literal["imagenet", "small", "deep"] = "imagenet",
         in_channels: int = 3,
         image_size: int = 224,
         zero_init: bool = False,
     ):
         super().__init__(InputContract(image_size, image_size, in_channels))
-        small = stem == "small"
+        small, deep = stem == "small", stem == "deep"
         self.stem = conv_norm(in_channels, width, 3 if small else 7, 1 if small else 2)
+        if deep:
+            sizes = [(in_channels, width // 2, 3, 2), (width // 2, width // 2, 3, 1), (width // 2, width, 3, 1)]
+            first, second, third = (conv_norm(*size) for size in sizes)
+            self.stem = nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True), third)
         self.pool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
         self.stages = nn.ModuleList()
         self.strides: list[int] = []
@@ -90,7 +100,8 @@ class ResNet(System):
             stage_width, stride = width * 2**index, 1 if index == 0 else 2
             blocks = []
             for block in range(depth):
-                blocks.append(ResidualBlock(inputs, stage_width, stride if block == 0 else 1, bottleneck, zero_init))
+                own = stride if block == 0 else 1
+                blocks.append(ResidualBlock(inputs, stage_width, own, bottleneck, zero_init, deep))
                 inputs = stage_width * (4 if bottleneck else 1)
             self.stages.append(nn.Sequential(*blocks))
             reduction *= stride

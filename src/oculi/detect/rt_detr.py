@@ -20,7 +20,7 @@ Denoising: while training, true objects are also given as queries, a quarter of 
 by up to half their size (to be repaired) or by more (to be called nothing), in groups that see themselves alone. They
 need no matching and teach the decoder early; `denoising` is about how many there are.
 
-Differs from the paper: the trunk is a plain ResNet and not ResNet-D; its batch norm learns.
+`stem="deep"` makes the trunk the paper's ResNet-D. Differs from the paper: the trunk's batch norm learns.
 
 Zhao et al.: DETRs Beat YOLOs on Real-time Object Detection, 2023, arXiv:2304.08069. Zhang et al.: DINO, 2022,
 arXiv:2203.03605. Zhang et al.: VarifocalNet, 2020, arXiv:2008.13367.
@@ -29,6 +29,7 @@ arXiv:2203.03605. Zhang et al.: VarifocalNet, 2020, arXiv:2008.13367.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -218,7 +219,7 @@ def start_still(head: nn.Sequential) -> None:
 class RTDETR(System):
     """RT-DETR. The defaults are the paper's with ResNet-50.
 
-    depths, bottleneck, width: the trunk, see ResNet, of at least three stages. channels: d; heads, hidden: of attention
+    depths, bottleneck, width, stem: the trunk, see ResNet, of at least three stages. channels: d; heads, hidden: of attention
     and feed-forward nets; layers: of the decoder; queries: places that are selected; denoising: see above.
     """
 
@@ -236,10 +237,10 @@ class RTDETR(System):
         layers: int = 6,
         queries: int = 300,
         denoising: int = 100,
-        in_channels: int = 3,
+        stem: Literal["imagenet", "deep"] = "imagenet",
         image_size: int = 640,
     ):
-        super().__init__(InputContract(image_size, image_size, in_channels))
+        super().__init__(InputContract(image_size, image_size))
         if len(depths) < SCALES:
             raise ValueError(f"depths: expected at least {SCALES} stages, got {depths}")
         if num_classes < 1 or layers < 1 or queries < 1:
@@ -247,7 +248,7 @@ class RTDETR(System):
                 f"num_classes, layers, queries: expected at least 1 of each, got {num_classes}, {layers}, {queries}"
             )
         self.num_classes, self.queries, self.denoising = num_classes, queries, denoising
-        self.trunk = ResNet(0, depths, bottleneck, width, "imagenet", in_channels, image_size)
+        self.trunk = ResNet(0, depths, bottleneck, width, stem, image_size=image_size)
         self.encoder = HybridEncoder(self.trunk.channels[-SCALES:], channels, heads, hidden)
         self.project = nn.ModuleList(conv_norm(channels, channels, 1) for _ in range(SCALES))
         self.offered = nn.Sequential(nn.Linear(channels, channels), nn.LayerNorm(channels))

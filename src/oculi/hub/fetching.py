@@ -26,6 +26,7 @@ from typing import Any
 from oculi.system import BadCheckpoint, replacing
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that the repository has
+INDEX = "model.safetensors.index.json"  # of weights in several files
 CONFIGS = ("config.json", "preprocessor_config.json")  # the second only in transformers' repositories
 _TIMEOUT = 30.0  # seconds without a byte
 
@@ -124,12 +125,15 @@ def from_hub(name: str, offline: bool = False) -> Fetched:
         config = _download(repository, CONFIGS[0], revision or "main", offline)
         revision = config.parent.name  # the commit: the other files come from the same
         files = {CONFIGS[0]: config}
-        for kind in (CONFIGS[1:], WEIGHTS):
+        for kind in (CONFIGS[1:], (WEIGHTS[0], INDEX, *WEIGHTS[1:])):
             for file in kind:
                 if path := _download_if_there(repository, file, revision, offline):
                     files[file] = path
                     break
-        if not set(WEIGHTS) & set(files):
+        if INDEX in files:
+            parts = sorted(set(shards(files[INDEX]).values()))
+            files |= {part: _download(repository, part, revision, offline) for part in parts}
+        elif not set(WEIGHTS) & set(files):
             _download(repository, WEIGHTS[0], revision, offline)  # says what is wrong
     fetched = Fetched(name, files, revision)
     for file, path in files.items():
@@ -137,6 +141,20 @@ def from_hub(name: str, offline: bool = False) -> Fetched:
         if re.fullmatch("[0-9a-f]{64}", stated) and fetched.digests()[file] != stated:
             raise BadCheckpoint(f"{name}: {file}: broken in the cache; delete {path.resolve()} and load again")
     return fetched
+
+
+def shards(index: Path) -> dict[str, str]:
+    """The file of each tensor, as an index of weights in several files says. Raises BadCheckpoint where it is none."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        bad = [file for file in found.values() if not re.fullmatch(r"[\w.-]+\.safetensors", file)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadCheckpoint(f"{index}: not an index of weights ({type(error).__name__}: {error})") from None
+    if bad or not found:
+        raise BadCheckpoint(
+            f"{index}: weight_map: expected names of safetensors files, got {bad[0] if bad else 'none'}"
+        )
+    return found
 
 
 def _download_if_there(repository: str, file: str, revision: str, offline: bool) -> Path | None:

@@ -4,6 +4,7 @@ r"""`oculi.load`: a system from a folder, a file or a published name.
     oculi.load("resnet50-0676ba61.pth")         a state dict in torchvision's format
     oculi.load("timm/resnet50.a1_in1k")         repositories of the Hugging Face hub, `@revision` at will
     oculi.load("microsoft/resnet-50")
+    oculi.load("facebook/sam-vit-base")
     oculi.load("torchvision/resnet50")          torchvision's published files
 
 What exists on disk wins over a published name. Files are data: safetensors, or `.pth` through torch's restricted
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oculi import system as saved
-from oculi.hub import fetching, set_prediction, timm, torchvision, torchvision_segmenters, transformers
+from oculi.hub import (
+    fetching,
+    segment_anything,
+    set_prediction,
+    timm,
+    torchvision,
+    torchvision_detectors,
+    torchvision_segmenters,
+    transformers,
+)
 from oculi.hub.renames import Description, build, nearest
 from oculi.system import BadCheckpoint, System
 
+TORCHVISION = (torchvision, torchvision_segmenters, torchvision_detectors)
+TRANSFORMERS = (transformers, set_prediction, segment_anything)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
@@ -52,7 +64,7 @@ def load(source: str | Path, system: type[System] | None = None, offline: bool =
 def _published(name: str, offline: bool, system: type[System] | None) -> System:
     owner, _, short = name.partition("/")
     if owner == "torchvision":
-        files = {**torchvision.FILES, **torchvision_segmenters.FILES}
+        files = _all(TORCHVISION, "FILES")
         if short not in files:
             raise BadCheckpoint(f"{name}: torchvision's files: {nearest(files, short)}")
         file = files[short]
@@ -67,14 +79,18 @@ def _published(name: str, offline: bool, system: type[System] | None) -> System:
     return built
 
 
+def _all(sources: Iterable[Any], table: str) -> dict[str, Any]:
+    """One table of several modules."""
+    return {name: entry for source in sources for name, entry in getattr(source, table).items()}
+
+
 def _file_of(path: Path) -> torchvision.File:
-    files = {**torchvision.FILES, **torchvision_segmenters.FILES}
-    return torchvision.file_of(path, files, {**torchvision.NETWORKS, **torchvision_segmenters.NETWORKS})
+    return torchvision.file_of(path, _all(TORCHVISION, "FILES"), _all(TORCHVISION, "NETWORKS"))
 
 
 def _from_torchvision(file: torchvision.File, path: Path) -> System:
     tensors = read_tensors(path)
-    tables = torchvision if file.network in torchvision.NETWORKS else torchvision_segmenters
+    (tables,) = (source for source in TORCHVISION if file.network in source.NETWORKS)
     return build(_described(str(path), tables.describe, file, tensors), tensors, str(path))
 
 
@@ -84,17 +100,35 @@ def _from_files(files: Mapping[str, Path], source: str, folder: Path, system: ty
     foreign = {"architecture", "model_type"} & set(config)
     if not foreign or "system" in config:
         return saved.load(folder, system)
-    weights = next((files[name] for name in fetching.WEIGHTS if name in files), None)
-    if weights is None:
-        raise BadCheckpoint(f"{source}: expected {' or '.join(fetching.WEIGHTS)}, found neither")
-    tensors = read_tensors(weights)
+    tensors = _tensors_of(files, source)
     if "architecture" in foreign:
         described = _described(source, timm.describe, config, tensors, source)
     else:
         preprocessor = _read_json(files, "preprocessor_config.json", source)
-        tables = set_prediction if config["model_type"] in set_prediction.NETWORKS else transformers
+        kind = str(config["model_type"])
+        tables = next((tables for tables in TRANSFORMERS if kind in tables.NETWORKS), None)
+        if tables is None:
+            raise BadCheckpoint(f"{source}: model_type: {nearest(_all(TRANSFORMERS, 'NETWORKS'), kind)}")
         described = _described(source, tables.describe, config, preprocessor, tensors, source)
     return build(described, tensors, source)
+
+
+def _tensors_of(files: Mapping[str, Path], source: str) -> dict[str, Tensor]:
+    """The weights of a folder, in one file or in several that an index names."""
+    weights = next((files[name] for name in fetching.WEIGHTS if name in files), None)
+    if weights is not None:
+        return read_tensors(weights)
+    if fetching.INDEX not in files:
+        raise BadCheckpoint(f"{source}: expected {' or '.join(fetching.WEIGHTS)}, found neither")
+    wanted = fetching.shards(files[fetching.INDEX])
+    tensors: dict[str, Tensor] = {}
+    for part in sorted(set(wanted.values())):
+        if part not in files:
+            raise BadCheckpoint(f"{source}: {part} is missing")
+        tensors |= read_tensors(files[part])
+    if differing := sorted(set(wanted) ^ set(tensors)):
+        raise BadCheckpoint(f"{source}: {fetching.INDEX} and its files differ, first in {differing[0]}")
+    return tensors
 
 
 def _described(source: str, describe: Any, *arguments: Any) -> Description:

@@ -31,17 +31,22 @@ from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint, System
 
 Rules: TypeAlias = "Mapping[str, str | tuple[str, ...] | None]"
+Tensors: TypeAlias = "Mapping[str, Tensor]"
 SHOWN = 5  # names of each kind in an error; a file of another network would list hundreds
 OURS_ALONE = ("pixel_mean", "pixel_std")  # statistics come from the source's preprocessing, not from its weights
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A published network: our class, the arguments that build it and the names its tensors have in the file."""
+    """A published network: our class, the arguments that build it and the names its tensors have in the file.
+
+    convert: what has to be done to the file's tensors, under their names there, before they are renamed.
+    """
 
     system: type[System]
     arguments: Mapping[str, Any]
     rules: Rules | Callable[[Any, Iterable[str]], Rules]
+    convert: Callable[[Tensors], Tensors] | None = None
 
     def rules_for(self, system: System, names: Iterable[str]) -> Rules:
         """The table; where the names depend on the depths it is made from the built system and the file's names."""
@@ -74,6 +79,8 @@ def build(described: Description, tensors: Mapping[str, Tensor], source: str) ->
     if described.class_names is not None and len(described.class_names) != arguments["num_classes"]:
         wanted, got = arguments["num_classes"], len(described.class_names)
         raise BadCheckpoint(f"{source}: class names: expected {wanted}, got {got}")
+    if described.layout.convert is not None:
+        tensors = described.layout.convert(tensors)
     fill(system, tensors, described.layout.rules_for(system, tensors), source)
     system.contract = described.contract
     system.class_names = described.class_names
@@ -112,6 +119,29 @@ def translate(name: str, rules: Rules) -> tuple[str, ...] | None:
             targets = (target,) if isinstance(target, str) else target or ()
             return tuple(_expanded(template, matched) for template in targets)
     return None
+
+
+def projections(theirs: str, ours: str) -> dict[str, str]:
+    """Rules for the four layers of one attention of transformers."""
+    number = theirs.count("#") + 1
+    names = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out", "o_proj": "out"}
+    return {f"{theirs}.{old}.*": f"{ours}.{new}.<{number}>" for old, new in names.items()}
+
+
+def with_epsilon(tensors: Tensors, theirs: float, ours: float = 1e-5) -> Tensors:
+    """Batch norms that add `theirs` to the variance, for layers that add `ours`: the weights make up for it exactly.
+
+    >>> found = with_epsilon({"n.weight": torch.ones(1), "n.running_var": torch.tensor([0.03])}, theirs=0.01, ours=0.06)
+    >>> found["n.weight"]
+    tensor([1.5000])
+    """
+    changed = dict(tensors)
+    for name, variance in tensors.items():
+        weight = name.removesuffix("running_var") + "weight"
+        if name.endswith(".running_var") and weight in tensors and tensors[weight].shape == variance.shape:
+            least = torch.finfo(torch.float32).tiny
+            changed[weight] = tensors[weight] * ((variance + ours) / (variance + theirs).clamp_min(least)).sqrt()
+    return changed
 
 
 def numbered(names: Iterable[str], pattern: str) -> list[str]:

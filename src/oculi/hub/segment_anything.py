@@ -1,22 +1,17 @@
-r"""transformers' SAM and SAM 2 under our names: rules for the tensors and arguments from their configurations."""
+r"""transformers' checkpoints of SAM and SAM 2 (as published, with its memory: model_type sam2_video)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from oculi.hub.renames import Layout, Rules
+from oculi.hub.renames import Description, Layout, Rules, Tensors, projections
+from oculi.input_contract import InputContract
 from oculi.segment.sam import SAM
 from oculi.segment.sam2 import SAM2
 
-_ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out", "o_proj": "out"}
+Config = Mapping[str, Any]
 _THREE = {"proj_in": "0", "layers.0": "2", "proj_out": "4"}
-
-
-def _attention(theirs: str, ours: str) -> dict[str, str]:
-    """The four layers of one attention; what stands last in `theirs` is not numbered."""
-    number = theirs.count("#") + 1
-    return {f"{theirs}.{old}.*": f"{ours}.{new}.<{number}>" for old, new in _ATTENTION.items()}
 
 
 def _three_layers(theirs: str, ours: str) -> dict[str, str]:
@@ -40,11 +35,11 @@ _PROMPTS: Rules = {
 _DECODER: Rules = {
     "mask_decoder.iou_token.weight": "decoder.quality_token",
     "mask_decoder.mask_tokens.weight": "decoder.mask_tokens",
-    **_attention("mask_decoder.transformer.layers.#.self_attn", "decoder.transformer.blocks.<1>.own"),
-    **_attention(
+    **projections("mask_decoder.transformer.layers.#.self_attn", "decoder.transformer.blocks.<1>.own"),
+    **projections(
         "mask_decoder.transformer.layers.#.cross_attn_token_to_image", "decoder.transformer.blocks.<1>.to_image"
     ),
-    **_attention(
+    **projections(
         "mask_decoder.transformer.layers.#.cross_attn_image_to_token", "decoder.transformer.blocks.<1>.to_tokens"
     ),
     "mask_decoder.transformer.layers.#.layer_norm#.*": "decoder.transformer.blocks.<1>.norms.<2-1>.<3>",
@@ -52,7 +47,7 @@ _DECODER: Rules = {
     "mask_decoder.transformer.layers.#.mlp.lin2.*": "decoder.transformer.blocks.<1>.mlp.2.<2>",
     "mask_decoder.transformer.layers.#.mlp.proj_in.*": "decoder.transformer.blocks.<1>.mlp.0.<2>",
     "mask_decoder.transformer.layers.#.mlp.proj_out.*": "decoder.transformer.blocks.<1>.mlp.2.<2>",
-    **_attention("mask_decoder.transformer.final_attn_token_to_image", "decoder.transformer.last"),
+    **projections("mask_decoder.transformer.final_attn_token_to_image", "decoder.transformer.last"),
     "mask_decoder.transformer.layer_norm_final_attn.*": "decoder.transformer.norm.<1>",
     "mask_decoder.upscale_conv#.*": "decoder.up<1>.<2>",
     "mask_decoder.upscale_layer_norm.*": "decoder.up_norm.<1>",
@@ -78,18 +73,18 @@ SAM_RULES: Rules = {
 }
 
 
-def sam(config: Mapping[str, Any]) -> Layout:
+def sam(config: Config) -> Layout:
     """SAM from a SamConfig's `vision_config` (a dictionary); the decoder's sizes follow from the channels."""
-    vision = config["vision_config"]
+    vision = config.get("vision_config") or {}
     arguments = {
-        "image_size": vision["image_size"],
-        "patch": vision["patch_size"],
-        "width": vision["hidden_size"],
-        "depth": vision["num_hidden_layers"],
-        "heads": vision["num_attention_heads"],
-        "window": vision["window_size"],
-        "whole": list(vision["global_attn_indexes"]),
-        "channels": vision["output_channels"],
+        "image_size": vision.get("image_size", 1024),
+        "patch": vision.get("patch_size", 16),
+        "width": vision.get("hidden_size", 768),
+        "depth": vision.get("num_hidden_layers", 12),
+        "heads": vision.get("num_attention_heads", 12),
+        "window": vision.get("window_size", 14),
+        "whole": list(vision.get("global_attn_indexes", (2, 5, 8, 11))),
+        "channels": vision.get("output_channels", 256),
     }
     return Layout(SAM, arguments, SAM_RULES)
 
@@ -112,8 +107,8 @@ SAM2_RULES: Rules = {
     "mask_decoder.obj_score_token.weight": "decoder.visible_token",
     **_three_layers("mask_decoder.pred_obj_score_head", "decoder.visible"),
     "no_memory_embedding": "no_memory",
-    **_attention("memory_attention.layers.#.self_attn", "memory_attention.blocks.<1>.own"),
-    **_attention("memory_attention.layers.#.cross_attn_image", "memory_attention.blocks.<1>.to_memory"),
+    **projections("memory_attention.layers.#.self_attn", "memory_attention.blocks.<1>.own"),
+    **projections("memory_attention.layers.#.cross_attn_image", "memory_attention.blocks.<1>.to_memory"),
     "memory_attention.layers.#.linear1.*": "memory_attention.blocks.<1>.mlp.0.<2>",
     "memory_attention.layers.#.linear2.*": "memory_attention.blocks.<1>.mlp.2.<2>",
     "memory_attention.layers.#.layer_norm#.*": "memory_attention.blocks.<1>.norms.<2-1>.<3>",
@@ -144,21 +139,35 @@ SAM2_RULES: Rules = {
 }
 
 
-def sam2(config: Mapping[str, Any]) -> Layout:
+def sam2(config: Config) -> Layout:
     """SAM 2 from a Sam2VideoConfig (a dictionary)."""
-    vision = config["vision_config"]
-    trunk = vision["backbone_config"]
+    vision = config.get("vision_config") or {}
+    trunk = vision.get("backbone_config") or {}
     arguments = {
-        "image_size": config["image_size"],
-        "stride": trunk["patch_stride"][0],
-        "width": trunk["hidden_size"],
-        "depths": list(trunk["blocks_per_stage"]),
-        "windows": list(trunk["window_size_per_stage"]),
-        "whole": list(trunk["global_attention_blocks"]),
-        "background": trunk["window_positional_embedding_background_size"][0],
-        "channels": vision["fpn_hidden_size"],
-        "memory_channels": config["memory_encoder_output_channels"],
-        "memory_layers": config["memory_attention_num_layers"],
-        "memories": config["num_maskmem"],
+        "image_size": config.get("image_size", 1024),
+        "stride": trunk.get("patch_stride", (4,))[0],
+        "width": trunk.get("hidden_size", 96),
+        "depths": list(trunk.get("blocks_per_stage", (1, 2, 7, 2))),
+        "windows": list(trunk.get("window_size_per_stage", (8, 4, 14, 7))),
+        "whole": list(trunk.get("global_attention_blocks", (5, 7, 9))),
+        "background": trunk.get("window_positional_embedding_background_size", (7,))[0],
+        "channels": vision.get("fpn_hidden_size", 256),
+        "memory_channels": config.get("memory_encoder_output_channels", 64),
+        "memory_layers": config.get("memory_attention_num_layers", 4),
+        "memories": config.get("num_maskmem", 7),
     }
     return Layout(SAM2, arguments, SAM2_RULES)
+
+
+NETWORKS: dict[str, Callable[[Config], Layout]] = {"sam": sam, "sam2_video": sam2}
+
+
+def describe(config: Config, preprocessor: Config, tensors: Tensors, source: str) -> Description:
+    """What the two configurations say: SAM's pictures are letterboxed, with the mean's grey, SAM 2's are stretched."""
+    layout = NETWORKS[config["model_type"]](config)
+    side, mean = layout.arguments["image_size"], preprocessor["image_mean"]
+    if "longest_edge" in preprocessor["size"]:
+        contract = InputContract(side, side, resize="letterbox", fill=sum(mean) / len(mean))
+    else:
+        contract = InputContract(side, side)
+    return Description(layout, contract, mean, preprocessor["image_std"])

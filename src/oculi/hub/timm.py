@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
 
 from oculi.backbones.convnext import ConvNeXt
-from oculi.backbones.efficientnet import EfficientNet
+from oculi.backbones.efficientnet import VARIANTS, EfficientNet
 from oculi.backbones.mobilenet_v1 import MobileNetV1
 from oculi.backbones.mobilenet_v2 import MobileNetV2
 from oculi.backbones.se_resnet import SEResNet
@@ -21,7 +22,7 @@ from oculi.backbones.vgg import VGG
 from oculi.backbones.vit import ViT
 from oculi.backbones.xception import Xception
 from oculi.hub import torchvision
-from oculi.hub.renames import Description, Layout, Rules, nearest, numbered
+from oculi.hub.renames import Description, Layout, Rules, nearest, numbered, with_epsilon
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
@@ -169,8 +170,19 @@ NETWORKS = {
         for percent in (35, 50, 75, 100, 140)
     },
     **{
-        f"efficientnet_{name}": Layout(EfficientNet, {"variant": name}, inverted_residual_rules)
-        for name in ("b0", "b1", "b2", "b3", "b4")  # the larger ones have another epsilon here
+        f"efficientnet_{name}": Layout(
+            EfficientNet, {"width": width, "depth": depth, "dropout": dropout}, inverted_residual_rules
+        )  # not by variant, as the largest have another epsilon in ours
+        for name, (width, depth, _, dropout) in VARIANTS.items()
+    },
+    **{  # from TensorFlow, whose batch norms' epsilon the weights make up for
+        f"tf_efficientnet_{name}": Layout(
+            EfficientNet,
+            {"width": width, "depth": depth, "dropout": dropout, "same_padding": True},
+            inverted_residual_rules,
+            partial(with_epsilon, theirs=1e-3),
+        )
+        for name, (width, depth, _, dropout) in VARIANTS.items()
     },
     **{
         f"convnext_{name}": Layout(ConvNeXt, torchvision.NETWORKS[f"convnext_{name}"].arguments, CONVNEXT)

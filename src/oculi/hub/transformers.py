@@ -1,26 +1,29 @@
 r"""transformers' checkpoints: `config.json` and `preprocessor_config.json` beside `model.safetensors`.
 
 The preprocessor says how pictures get to the network's size and are normalised; without it the weights are of no use,
-so it is required.
+so it is required. Where it takes the nearest pixel, as for EfficientNet, whose networks were not trained so, ours are
+bilinear. MobileNet and EfficientNet come from TensorFlow: they are padded as there, and their batch norms' epsilon is
+larger than ours, which the weights make up for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
-from torch import Tensor
-
 from oculi.backbones.convnext import ConvNeXt
+from oculi.backbones.efficientnet import EfficientNet
+from oculi.backbones.mobilenet_v1 import MobileNetV1
+from oculi.backbones.mobilenet_v2 import MobileNetV2
 from oculi.backbones.resnet import ResNet
 from oculi.backbones.swin import Swin
 from oculi.backbones.vit import ViT
-from oculi.hub.renames import Description, Layout, Rules, nearest
+from oculi.hub.renames import Description, Layout, Rules, Tensors, numbered, with_epsilon
 from oculi.input_contract import InputContract
 from oculi.system import BadCheckpoint
 
 Config = Mapping[str, Any]
-Tensors = Mapping[str, Tensor]
 
 _RESNET_BODY = {
     "embedder.embedder.convolution.*": "stem.0.<1>",
@@ -88,7 +91,7 @@ CONVNEXT = _both("convnext.", _CONVNEXT_BODY, {"classifier.*": "head.<1>"})
 SWIN = _both("swin.", _SWIN_BODY, {"classifier.*": "head.<1>"})
 
 
-def _expect(config: Config, source: str, **wanted: Any) -> None:
+def expect(config: Config, source: str, **wanted: Any) -> None:
     """Settings which ours has in one way only; where the configuration is silent they are transformers' defaults."""
     for name, value in wanted.items():
         if config.get(name, value) != value:
@@ -98,13 +101,13 @@ def _expect(config: Config, source: str, **wanted: Any) -> None:
 def _resnet(config: Config, source: str) -> Layout:
     bottleneck, width = config.get("layer_type", "bottleneck") == "bottleneck", config.get("embedding_size", 64)
     sizes = [width * 2**stage * (4 if bottleneck else 1) for stage in range(len(config["depths"]))]
-    _expect(config, source, hidden_sizes=sizes, hidden_act="relu")
-    _expect(config, source, downsample_in_first_stage=False, downsample_in_bottleneck=False)
+    expect(config, source, hidden_sizes=sizes, hidden_act="relu")
+    expect(config, source, downsample_in_first_stage=False, downsample_in_bottleneck=False)
     return Layout(ResNet, {"depths": config["depths"], "bottleneck": bottleneck, "width": width}, RESNET)
 
 
 def _vit(config: Config, source: str) -> Layout:
-    _expect(config, source, hidden_act="gelu", qkv_bias=True)
+    expect(config, source, hidden_act="gelu", qkv_bias=True)
     arguments = {
         "patch": config.get("patch_size", 16),
         "width": config.get("hidden_size", 768),
@@ -118,7 +121,7 @@ def _vit(config: Config, source: str) -> Layout:
 
 
 def _convnext(config: Config, source: str) -> Layout:
-    _expect(config, source, hidden_act="gelu")
+    expect(config, source, hidden_act="gelu")
     arguments = {
         "depths": config.get("depths") or [3, 3, 9, 3],
         "widths": config.get("hidden_sizes") or [96, 192, 384, 768],
@@ -129,8 +132,8 @@ def _convnext(config: Config, source: str) -> Layout:
 
 
 def _swin(config: Config, source: str) -> Layout:
-    _expect(config, source, hidden_act="gelu", qkv_bias=True, mlp_ratio=4.0, layer_norm_eps=1e-5)
-    _expect(config, source, use_absolute_embeddings=False)
+    expect(config, source, hidden_act="gelu", qkv_bias=True, mlp_ratio=4.0, layer_norm_eps=1e-5)
+    expect(config, source, use_absolute_embeddings=False)
     arguments = {
         "width": config.get("embed_dim", 96),
         "depths": config.get("depths", [2, 2, 6, 2]),
@@ -141,26 +144,104 @@ def _swin(config: Config, source: str) -> Layout:
     return Layout(Swin, arguments, SWIN)
 
 
+def _both_names(theirs: str, ours: str, names: Iterable[str] = ("convolution", "normalization")) -> dict[str, str]:
+    return {f"{theirs}.{name}.*": f"{ours}.{index}.<1>" for index, name in enumerate(names)}
+
+
+def mobilenet_v1_rules(system: MobileNetV1, names: Iterable[str]) -> Rules:
+    """Depthwise and pointwise convolutions are counted through in the file."""
+    rules = {**_both_names("conv_stem", "stem"), "classifier.*": "head.<1>"}
+    for index, ours in enumerate(numbered(system.state_dict(), "stages.#.#")):
+        for part in (0, 1):
+            rules |= _both_names(f"layer.{2 * index + part}", f"{ours}.convs.{part}")
+    return {f"{prefix}{theirs}": ours for theirs, ours in rules.items() for prefix in ("mobilenet_v1.", "")}
+
+
+def mobilenet_v2_rules(system: MobileNetV2, names: Iterable[str]) -> Rules:
+    """The first block belongs to the stem in the file."""
+    first, *blocks = numbered(system.state_dict(), "stages.#.#")
+    rules = {
+        **_both_names("conv_stem.first_conv", "stem"),
+        **_both_names("conv_stem.conv_3x3", f"{first}.depthwise"),
+        **_both_names("conv_stem.reduce_1x1", f"{first}.project"),
+        **_both_names("conv_1x1", "last"),
+        "classifier.*": "head.1.<1>",
+    }
+    for index, ours in enumerate(blocks):
+        for theirs, part in (("expand_1x1", "expand"), ("conv_3x3", "depthwise"), ("reduce_1x1", "project")):
+            rules |= _both_names(f"layer.{index}.{theirs}", f"{ours}.{part}")
+    return {f"{prefix}{theirs}": ours for theirs, ours in rules.items() for prefix in ("mobilenet_v2.", "")}
+
+
+def efficientnet_rules(system: EfficientNet, names: Iterable[str]) -> Rules:
+    """Blocks are counted through in the file."""
+    rules = {
+        **_both_names("embeddings", "stem", ("convolution", "batchnorm")),
+        **_both_names("encoder", "last", ("top_conv", "top_bn")),
+        "classifier.*": "head.1.<1>",
+    }
+    for index, ours in enumerate(numbered(system.state_dict(), "stages.#.#")):
+        theirs = f"encoder.blocks.{index}"
+        rules |= _both_names(f"{theirs}.expansion", f"{ours}.expand", ("expand_conv", "expand_bn"))
+        depthwise = ("depthwise_conv", "depthwise_norm")
+        rules |= _both_names(f"{theirs}.depthwise_conv", f"{ours}.depthwise", depthwise)
+        rules |= _both_names(f"{theirs}.projection", f"{ours}.project", ("project_conv", "project_bn"))
+        rules[f"{theirs}.squeeze_excite.*"] = f"{ours}.reweight.<1>"
+    return {f"{prefix}{theirs}": ours for theirs, ours in rules.items() for prefix in ("efficientnet.", "")}
+
+
+def _mobilenet_v1(config: Config, source: str) -> Layout:
+    expect(config, source, hidden_act="relu6", min_depth=8)
+    arguments = {"width": config.get("depth_multiplier", 1.0), "same_padding": config.get("tf_padding", True)}
+    convert = partial(with_epsilon, theirs=config.get("layer_norm_eps", 1e-3))
+    return Layout(MobileNetV1, arguments, mobilenet_v1_rules, convert)
+
+
+def _mobilenet_v2(config: Config, source: str) -> Layout:
+    expect(config, source, hidden_act="relu6", min_depth=8, depth_divisible_by=8, expand_ratio=6, output_stride=32)
+    expect(config, source, first_layer_is_expansion=True, finegrained_output=True)
+    arguments = {"width": config.get("depth_multiplier", 1.0), "same_padding": config.get("tf_padding", True)}
+    convert = partial(with_epsilon, theirs=config.get("layer_norm_eps", 1e-3))
+    return Layout(MobileNetV2, arguments, mobilenet_v2_rules, convert)
+
+
+def _efficientnet(config: Config, source: str) -> Layout:
+    expect(config, source, hidden_act="swish", pooling_type="mean", squeeze_expansion_ratio=0.25, depth_divisor=8)
+    expect(config, source, kernel_sizes=[3, 3, 5, 3, 5, 5, 3], strides=[1, 2, 2, 2, 1, 2, 1])
+    expect(config, source, num_block_repeats=[1, 2, 2, 3, 3, 4, 1], expand_ratios=[1, 6, 6, 6, 6, 6, 6])
+    arguments = {
+        "width": config.get("width_coefficient", 2.0),
+        "depth": config.get("depth_coefficient", 3.1),
+        "dropout": config.get("dropout_rate", 0.5),
+        "drop": config.get("drop_connect_rate", 0.2),
+        "same_padding": True,
+    }
+    convert = partial(with_epsilon, theirs=config.get("batch_norm_eps", 1e-3))
+    return Layout(EfficientNet, arguments, efficientnet_rules, convert)
+
+
 NETWORKS: dict[str, Callable[[Config, str], Layout]] = {
     "resnet": _resnet,
     "vit": _vit,
     "convnext": _convnext,
     "swin": _swin,
+    "mobilenet_v1": _mobilenet_v1,
+    "mobilenet_v2": _mobilenet_v2,
+    "efficientnet": _efficientnet,
 }
 HEADS = ("classifier.bias", "classifier.1.bias")
 
 
 def describe(config: Config, preprocessor: Config, tensors: Tensors, source: str) -> Description:
     """What the two configurations say. Raises BadCheckpoint for a network or a setting that ours does not have."""
-    kind = config["model_type"]
-    if kind not in NETWORKS:
-        raise BadCheckpoint(f"{source}: model_type: {nearest(NETWORKS, kind)}")
-    layout = NETWORKS[kind](config, source)
+    layout = NETWORKS[config["model_type"]](config, source)
     channels = config.get("num_channels", 3)
     contract = _contract(preprocessor, channels, source)
     classes = next((len(tensors[name]) for name in HEADS if name in tensors), 0)
     arguments = {"image_size": contract.height, **layout.arguments, "num_classes": classes, "in_channels": channels}
     mean, std = preprocessor["image_mean"], preprocessor["image_std"]
+    if preprocessor.get("include_top"):  # EfficientNet's divides by the deviation once more
+        std = [value**2 for value in std]
     if not preprocessor.get("do_normalize", True):
         mean, std = [0.0] * channels, [1.0] * channels
     return Description(layout, contract, mean, std, _class_names(config) if classes else None, arguments)
@@ -193,10 +274,10 @@ def _contract(preprocessor: Config, channels: int, source: str) -> InputContract
 
 def _interpolation(preprocessor: Config, source: str) -> Literal["bilinear", "bicubic"]:
     """`resample` is one of Pillow's numbers."""
-    known: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
+    known: dict[int, Literal["bilinear", "bicubic"]] = {0: "bilinear", 2: "bilinear", 3: "bicubic"}
     number = preprocessor.get("resample", 2)
     if number not in known:
-        raise BadCheckpoint(f"{source}: resample: expected 2 (bilinear) or 3 (bicubic), got {number}")
+        raise BadCheckpoint(f"{source}: resample: expected 0 (nearest), 2 (bilinear) or 3 (bicubic), got {number}")
     return known[number]
 
 

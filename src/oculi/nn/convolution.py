@@ -9,14 +9,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class SameConv2d(nn.Conv2d):
+    """Padded as TensorFlow does: the map gets ceil(side / stride), and the odd line of zeros stands right and below."""
+
+    def forward(self, x: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
+        around = []
+        for side, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            zeros = max(0, (-(-side // stride) - 1) * stride + kernel - side)
+            around += [zeros // 2, zeros - zeros // 2]
+        return super().forward(F.pad(x, around))
+
+
 def conv_norm(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, eps: float = 1e-5
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, eps: float = 1e-5, same: bool = False
 ) -> nn.Sequential:
-    """Convolution without bias and batch norm; padding keeps the size at stride 1."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps),
-    )
+    """Convolution without bias and batch norm; padding keeps the size at stride 1. same: padded as SameConv2d."""
+    if same and stride > 1:
+        conv: nn.Conv2d = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+    else:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs, eps))
 
 
 def round_channels(channels: float, multiple: int = 8) -> int:

@@ -36,7 +36,8 @@ ACTIVATIONS = {"relu6": relu6, "silu": silu}
 
 
 class InvertedResidual(nn.Module):
-    """The block; `squeeze`: hidden units of the squeeze-and-excitation (0 = none), `drop`: rate of stochastic depth."""
+    """The block; `squeeze`: hidden units of the squeeze-and-excitation (0 = none), `drop`: rate of stochastic depth, `same`:
+    padding as TensorFlow's."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class InvertedResidual(nn.Module):
         activation: Literal["relu6", "silu"] = "relu6",
         squeeze: int = 0,
         drop: float = 0.0,
+        same: bool = False,
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -55,7 +57,7 @@ class InvertedResidual(nn.Module):
         hidden = round_channels(inputs * expansion) if expansion != 1 else inputs
         self.activation = ACTIVATIONS[activation]
         self.expand = conv_norm(inputs, hidden, 1) if expansion != 1 else None
-        self.depthwise = conv_norm(hidden, hidden, kernel, stride, groups=hidden)
+        self.depthwise = conv_norm(hidden, hidden, kernel, stride, groups=hidden, same=same)
         self.reweight = SqueezeExcitation(hidden, squeeze, self.activation) if squeeze else None
         self.project = conv_norm(hidden, outputs, 1)
         self.skips = stride == 1 and inputs == outputs

@@ -19,6 +19,10 @@ that all pairs share, the loss at K points of which three quarters lie where the
 
     cost, loss   2 class,   5 binary cross-entropy of the mask (mean over points),   5 dice
 
+The answer is the picture's segments, or with `stuff=None` objects that may overlap: the N best pairs of query and class,
+
+    score   p_n(k) times the mean of sigmoid(m_n) where m_n > 0
+
 `masked=False` is plain cross-attention, for comparison. Differs from the paper: all pictures have one size.
 
 Cheng, Misra, Schwing, Kirillov, Girdhar: Masked-attention Mask Transformer for Universal Image Segmentation, 2021,
@@ -40,11 +44,13 @@ from oculi.backbones.swin import Swin
 from oculi.input_contract import InputContract
 from oculi.nn.cross_attention import foreground
 from oculi.nn.deformable_attention import DeformableEncoderLayer, cell_centres
+from oculi.nn.detection import answers
 from oculi.nn.query_decoder import DecoderLayer, perceptron, sine_positions
 from oculi.nn.set_prediction import set_class_loss
 from oculi.ops.assignment import Matching, assign
+from oculi.ops.boxes import mask_boxes
 from oculi.ops.point_sampling import sample_at, uncertain_points
-from oculi.predictions import Panoptic
+from oculi.predictions import Detections, Panoptic
 from oculi.segment.maskformer import conv_group, dice, panoptic_answers, panoptic_segments, true_segments
 from oculi.system import System
 from oculi.types import Batch, Losses
@@ -95,6 +101,22 @@ def point_losses(
         "masks": MASK_WEIGHT * entropy / count,
         "dice": DICE_WEIGHT * dice(said.sigmoid()[:, None], wanted[:, None]).sum() / count,
     }
+
+
+# what it means -------------------------------------------------------------------------------------------------------
+
+
+def best_instances(
+    logits: Float[Tensor, "b queries scores"], masks: Float[Tensor, "b queries h w"]
+) -> tuple[Float[Tensor, "b n 4"], Float[Tensor, "b n"], Int[Tensor, "b n"], Bool[Tensor, "b n h w"]]:
+    """Boxes around the masks, scores, labels and masks of n = queries objects, best first; what scores 0 has no mask."""
+    inside, classes = masks > 0, logits.shape[-1] - 1
+    sure = (masks.sigmoid() * inside).flatten(2).sum(-1) / (inside.flatten(2).sum(-1) + 1e-6)
+    chance, pair = logits.softmax(-1)[..., :-1].flatten(1).topk(masks.shape[1], 1)
+    scores, order = (chance * sure.gather(1, pair // classes)).sort(1, descending=True)
+    pair = pair.gather(1, order)
+    own = inside.gather(1, (pair // classes)[..., None, None].expand_as(inside))
+    return mask_boxes(own), scores, pair % classes, own
 
 
 # the layers ----------------------------------------------------------------------------------------------------------
@@ -173,12 +195,13 @@ class MaskedDecoder(nn.Module):
 
 
 class Mask2Former(System):
-    """Mask2Former for panoptic segmentation. The defaults are the paper's with Swin-T, on COCO.
+    """Mask2Former for panoptic or instance segmentation. The defaults are the paper's with Swin-T, on COCO.
 
     trunk: `swin`, windows of 7 and heads of 32 channels, or `resnet`, of basic blocks; depths, width: its blocks and
     channels. channels: of decoders and embeddings, in heads of 32; hidden: of the decoder's feed-forward nets, half as
     many in the pixel decoder; layers: of the pixel decoder and of the decoder; points: at which masks are compared;
-    masked: False for plain cross-attention; stuff: classes of which all segments of a picture are one.
+    masked: False for plain cross-attention; stuff: classes of which all segments of a picture are one, None for answers by
+    instances.
     """
 
     answer = Panoptic
@@ -195,7 +218,7 @@ class Mask2Former(System):
         queries: int = 100,
         points: int = 12544,
         masked: bool = True,
-        stuff: list[int] = [0],  # noqa: B006
+        stuff: list[int] | None = [0],  # noqa: B006
         image_size: int = 1024,
     ):
         super().__init__(InputContract(image_size, image_size))
@@ -205,8 +228,10 @@ class Mask2Former(System):
             raise ValueError(f"image_size: expected at least 64, so that stride 32 leaves a map, got {image_size}")
         if len(layers) != 2 or min(layers) < 1:
             raise ValueError(f"layers: expected those of the pixel decoder and of the decoder, got {layers}")
-        if not all(0 <= k < num_classes for k in stuff):
+        if not all(0 <= k < num_classes for k in stuff or []):
             raise ValueError(f"stuff: expected classes 0 to {num_classes - 1}, got {stuff}")
+        if stuff is None:
+            self.answer = Detections  # type: ignore[misc]
         self.num_classes, self.points, self.masked, self.stuff = num_classes, points, masked, stuff
         if trunk == "swin":
             heads = [max(1, width * 2**stage // HEAD_WIDTH) for stage in range(4)]
@@ -233,12 +258,15 @@ class Mask2Former(System):
         """Class scores and mask logits at stride 4 of all layers, as `MaskedDecoder` gives them."""
         return self.decoder(*self.pixels(self.features(image)), self.masked, last)
 
-    def forward(
-        self, image: Float[Tensor, "b c h w"]
-    ) -> tuple[Int[Tensor, "b h w"], Int[Tensor, "b queries"], Float[Tensor, "b queries"]]:
-        """Each pixel's query + 1, 0 for none; each query's class; its score, 0 where nothing of it remains."""
+    def forward(self, image: Float[Tensor, "b c h w"]) -> tuple[Tensor, ...]:
+        """Each pixel's query + 1, 0 for none; each query's class; its score, 0 where nothing of it remains.
+
+        With `stuff=None` boxes, scores, labels and masks, as `best_instances` gives them.
+        """
         logits, masks = self.answers(image, last=True)
         masks = F.interpolate(masks, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        if self.stuff is None:
+            return best_instances(logits, masks)
         return panoptic_segments(logits, masks, self.stuff)
 
     def loss(self, batch: Batch) -> Losses:
@@ -249,5 +277,7 @@ class Mask2Former(System):
         losses = point_losses(logits, masks, truth, labels, real, self.points)
         return {name: layers * value for name, value in losses.items()}  # the sum over layers of their means
 
-    def predict(self, batch: Batch) -> list[Panoptic]:
+    def predict(self, batch: Batch) -> list[Panoptic] | list[Detections]:
+        if self.stuff is None:
+            return answers(self(batch.image), self.class_names, "masks")
         return panoptic_answers(self(batch.image), self.class_names)

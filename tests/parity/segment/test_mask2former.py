@@ -1,13 +1,22 @@
 """Mask2Former with the same weights in transformers': every layer's logits and masks, losses at the same points."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+from transformers import (
+    Mask2FormerConfig,
+    Mask2FormerForUniversalSegmentation,
+    Mask2FormerImageProcessorPil,
+    SwinConfig,
+)
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerHungarianMatcher, Mask2FormerLoss
 
 from agreement import close, copy_in_order
-from oculi.segment.mask2former import Mask2Former, match_at_points, point_losses
+from oculi.ops.boxes import mask_boxes
+from oculi.predictions import Detections, Panoptic
+from oculi.segment.mask2former import Mask2Former, best_instances, match_at_points, point_losses
 from oculi.segment.maskformer import match_masks, true_segments
 from oculi.types import Batch
 from transformers_layers import attention, copy
@@ -227,6 +236,39 @@ def test_the_order_of_queries_does_not_matter():
         again = system.answers(batch.image, last=True)
     close(again[0].flip(1), logits, 1e-4)
     close(again[1].flip(1), masks, 1e-4)
+
+
+def test_instances_are_transformers():
+    g = torch.Generator().manual_seed(4)
+    logits = 3 * torch.randn(3, QUERIES, CLASSES + 1, generator=g)
+    masks = 4 * F.interpolate(torch.randn(3, QUERIES, 3, 3, generator=g), size=(96, 96), mode="bilinear")
+    masks[0, 1] = -3  # nothing
+    outputs = SimpleNamespace(class_queries_logits=logits, masks_queries_logits=masks)
+    process = Mask2FormerImageProcessorPil().post_process_instance_segmentation
+    expected = process(outputs, threshold=0.0, return_binary_maps=True)
+    whole = F.interpolate(masks, size=(384, 384), mode="bilinear", align_corners=False)
+    boxes, scores, labels, found = best_instances(logits, whole)
+    assert (scores.diff(dim=1) <= 0).all()
+    assert torch.equal(boxes, mask_boxes(found))
+    for index, other in enumerate(expected):
+        there = found[index].flatten(1).any(1)
+        order = sorted(range(len(other["segments_info"])), key=lambda k: -other["segments_info"][k]["score"])
+        assert len(order) == int(there.sum())
+        assert labels[index, there].tolist() == [other["segments_info"][k]["label_id"] for k in order]
+        given = torch.tensor([other["segments_info"][k]["score"] for k in order])
+        torch.testing.assert_close(scores[index, there], given, atol=1e-4, rtol=0)
+        assert torch.equal(found[index, there], other["segmentation"][order].bool())
+
+
+def test_answers_by_instances():
+    system, batch = small(stuff=None), scenes(2, 64)
+    system.decoder.classes.bias.data[2] = 9
+    for answer in system.predict(batch):
+        assert (answer.scores.diff() <= 0).all()
+        assert answer.masks.flatten(1).any(1).all()
+        assert set(answer.labels[: QUERIES // 2].tolist()) == {2}
+    assert system.answer is Detections
+    assert small().answer is Panoptic
 
 
 def test_answers_are_segments():
