@@ -22,6 +22,8 @@ BY_ANSWER = {
     "Actions": "returns",
     "Flow": "flow",
     "Meshes": "meshes",
+    "Depth": "depth",
+    "Keypoints": "keypoints",
 }
 PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "masks", "video_objects"}
 
