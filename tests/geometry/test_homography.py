@@ -12,9 +12,12 @@ from oculi.geometry.homography import (
     apply_homography,
     homography_dlt,
     homography_of_rotation,
+    random_homography,
     solve_dlt,
     transfer_error,
+    warp_by_homography,
 )
+from oracles import oracle
 
 SQUARE = torch.tensor([[0.0, 0], [100, 0], [100, 80], [0, 80]], dtype=torch.float64)
 
@@ -94,3 +97,38 @@ def test_three_points_on_a_line_do_not_fix_it():
 def test_points_sent_to_infinity_have_infinite_error():
     H = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 0, 0]])
     assert transfer_error(H, torch.zeros(1, 2), torch.zeros(1, 2)).isinf().all()
+
+
+def test_random_homographies_are_inverted_and_bounded():
+    H = random_homography(50, 80, 100, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.linalg.inv(H) @ H, torch.eye(3).double().expand(50, 3, 3), atol=1e-9, rtol=0)
+    points = SQUARE.expand(50, 4, 2)
+    back = apply_homography(torch.linalg.inv(H), apply_homography(H, points))
+    torch.testing.assert_close(back, points, atol=1e-4, rtol=0)
+    assert float((apply_homography(H, points) - points).norm(dim=-1).max()) < 100
+    still = random_homography(2, 80, 100, None, 0.0, 0.0, 0.0, 0.0)
+    torch.testing.assert_close(still, torch.eye(3).double().expand(2, 3, 3), atol=1e-9, rtol=0)
+    again = random_homography(50, 80, 100, torch.Generator().manual_seed(0))
+    assert torch.equal(again, H)
+
+
+def test_warped_pictures_are_opencvs_and_kornias():
+    y, x = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    image = (0.5 + 0.25 * torch.sin(x / 5) + 0.25 * torch.cos(y / 4))[None, None]
+    H = random_homography(1, 60, 80, torch.Generator().manual_seed(1))
+    ours, inside = warp_by_homography(image, H)
+    shift = torch.tensor([[1.0, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64)
+    at_centres = torch.linalg.inv(shift) @ H[0] @ shift  # both count pixel centres in whole numbers
+    theirs = cv2.warpPerspective(image[0, 0].numpy(), at_centres.numpy(), (80, 60), flags=cv2.INTER_LINEAR)
+    core = torch.nn.functional.avg_pool2d(inside[:, None].float(), 5, 1, 2)[0, 0] == 1
+    np.testing.assert_allclose(ours[0, 0][core].numpy(), theirs[core.numpy()], atol=5e-3)  # 1/32 pixel of OpenCV's
+    kornia = oracle("kornia")
+    expected = kornia.geometry.warp_perspective(image.double(), at_centres[None], (60, 80), align_corners=True)
+    torch.testing.assert_close(ours[0, 0][core], expected[0, 0][core].float(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"perspective": 0.3}, {"scale": -1.0}, {"rotation": float("nan")}, {"count": 0}])
+@pytest.mark.unchecked
+def test_random_homographies_refuse(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        random_homography(**{"count": 1, "height": 4, "width": 4, **wrong})

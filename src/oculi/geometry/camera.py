@@ -118,6 +118,14 @@ def world_to_camera_from_pose(
     return matrix
 
 
+def pose_from_world_to_camera(
+    matrix: Float[Tensor, "*batch 4 4"],
+) -> tuple[Float[Tensor, "*batch 3 3"], Float[Tensor, "*batch 3"]]:
+    """(R_c, C): the camera's axes as columns and its place in the world; inverse of `world_to_camera_from_pose`."""
+    rotation = matrix[..., :3, :3].transpose(-1, -2)
+    return rotation, -(rotation @ matrix[..., :3, 3:])[..., 0]
+
+
 def look_at(
     center: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch 3"], up: Float[Tensor, "*#batch 3"]
 ) -> Float[Tensor, "*out 4 4"]:

@@ -13,7 +13,11 @@ per match,
 takes h as the right singular vector of the smallest singular value and undoes the normalisation. Four matches, no three
 of them on a line, fix H. Solved in float64.
 
-Source: Hartley and Zisserman, Multiple View Geometry (2004), sections 4.1, 4.4.4 (algorithm 4.2) and 8.4.
+`random_homography` draws views of a flat picture: its corners displaced, scaled, turned and moved about its middle. With
+`warp_by_homography` they make pairs of pictures of which every correspondence is known.
+
+Source: Hartley and Zisserman, Multiple View Geometry (2004), sections 4.1, 4.4.4 (algorithm 4.2) and 8.4. DeTone,
+Malisiewicz, Rabinovich: SuperPoint, 2018, arXiv:1712.07629 (random homographies; kinds of change and their bounds).
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from oculi.geometry.camera import pixel_centers
 
 
 def apply_homography(
@@ -105,3 +111,53 @@ def _normalise(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
     T[..., :2, 2] = -scale[..., None] * mean
     T[..., 2, 2] = 1.0
     return centred * scale[..., None, None], T
+
+
+def random_homography(
+    count: int,
+    height: int,
+    width: int,
+    generator: torch.Generator | None = None,
+    perspective: float = 0.1,
+    scale: float = 0.2,
+    rotation: float = math.pi / 6,
+    translation: float = 0.1,
+) -> Float[Tensor, "count 3 3"]:
+    """`count` maps of a picture's pixels to those of another view of the same size, float64, H[2, 2] = 1.
+
+    perspective, translation: largest move of a corner and of the whole, as a share of the sides, below 0.25; scale: the size
+    lies in [1 / (1 + scale), 1 + scale]; rotation: largest angle in radians. All zero gives the identity.
+    """
+    if count < 1 or height < 1 or width < 1:
+        raise ValueError(f"count, height, width: expected at least 1 of each, got {count}, {height} and {width}")
+    if not 0 <= perspective < 0.25:  # beyond, three corners can fall on a line
+        raise ValueError(f"perspective: expected at least 0 and below 0.25, got {perspective}")
+    for name, value in (("scale", scale), ("rotation", rotation), ("translation", translation)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {value}")
+    drawn = 2 * torch.rand(count, 12, generator=generator, dtype=torch.float64) - 1
+    size = torch.tensor([width, height], dtype=torch.float64)
+    corners = size * torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.float64)
+    moved = corners - size / 2 + perspective * size * drawn[:, :8].unflatten(1, (4, 2))
+    angle = rotation * drawn[:, 8]
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], -1).unflatten(-1, (2, 2))
+    grown = (1 + scale) ** drawn[:, 9]
+    moved = grown[:, None, None] * (moved @ turn.transpose(-1, -2))
+    moved = moved + size / 2 + translation * size * drawn[:, None, 10:]
+    return homography_dlt(corners.expand(count, 4, 2), moved)
+
+
+def warp_by_homography(
+    image: Float[Tensor, "b c h w"], H: Float[Tensor, "b 3 3"]
+) -> tuple[Float[Tensor, "b c h w"], Bool[Tensor, "b h w"]]:
+    """The picture seen through H (x' = H x), bilinear, black outside, and which pixels show a part of it."""
+    height, width = image.shape[-2:]
+    places = pixel_centers(height, width, image.device).to(H)
+    homogeneous = F.pad(places, (0, 1), value=1.0) @ torch.linalg.inv(H).transpose(-1, -2)
+    size = places.new_tensor([width, height])
+    depth = homogeneous[..., 2:]
+    before = depth > 1e-9 * homogeneous.abs().amax(-1, keepdim=True)  # H[2, 2] = 1: the horizon's other side is behind
+    source = torch.where(before, homogeneous[..., :2] / torch.where(before, depth, 1.0), -1e4 * size)
+    inside = ((source >= 0) & (source <= size)).all(-1).unflatten(1, (height, width))
+    grid = (source * (2 / size) - 1).unflatten(1, (height, width)).to(image)
+    return F.grid_sample(image, grid, align_corners=False), inside
