@@ -37,8 +37,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from oculi.geometry.camera import pixel_centers
-from oculi.geometry.homography import apply_homography, solve_dlt
+from oculi.geometry.homography import apply_homography, random_homography, warp_by_homography
 from oculi.input_contract import InputContract
 from oculi.nn.convolution import conv_relu, fan_in_init
 from oculi.nn.interest_points import (
@@ -138,9 +137,9 @@ class SuperPoint(System):
         image = batch.pictures
         where = self._points(batch)
         owner, points = where[:, 0].long(), where[:, 1:]
-        H = random_homographies(len(image), *image.shape[-2:]).to(image)
-        warped, seen = warp(image, H), seen_through(H, *image.shape[-2:])
-        known = F.avg_pool2d(seen[:, None].float(), CELL)[:, 0] > 0.99
+        H = random_homography(len(image), *image.shape[-2:]).to(image)
+        warped, inside = warp_by_homography(image, H)
+        known = F.avg_pool2d(inside[:, None].float(), CELL)[:, 0] > 0.99
         moved = apply_homography(H[owner], points[:, None])[:, 0]
         marks = [cell_labels(mark(owner, at, len(image), *image.shape[-2:])) for at in (points, moved)]
         if not self.descriptor_weight:
@@ -171,11 +170,16 @@ class SuperPoint(System):
             )
         teacher = self._teacher[0].to(image.device)
         height, width = image.shape[-2:]
-        H = random_homographies(self.warps, height, width).to(image)
-        H[0] = torch.eye(3)
         with torch.no_grad():
-            found = self.peaks(adapt(teacher.scores, image, H)).nonzero()
+            scores = adapt(teacher.scores, image, self._views(height, width).to(image))
+            found = self.peaks(scores).nonzero()
         return torch.stack([found[:, 0], found[:, 2] + 0.5, found[:, 1] + 0.5], 1).to(image)
+
+    def _views(self, height: int, width: int, generator: torch.Generator | None = None) -> Float[Tensor, "warps 3 3"]:
+        """The identity and other random homographies, to aggregate over."""
+        H = random_homography(self.warps, height, width, generator)
+        H[0] = torch.eye(3)
+        return H
 
     # answering -------------------------------------------------------------------------------------------------------
 
@@ -193,10 +197,8 @@ class SuperPoint(System):
         logits, descriptors = self(image)
         scores = pixel_scores(logits)
         if self.adapted:
-            generator = torch.Generator().manual_seed(0)
-            H = random_homographies(self.warps, *image.shape[-2:], generator=generator).to(image)
-            H[0] = torch.eye(3)
-            scores = adapt(self.scores, image, H)
+            H = self._views(*image.shape[-2:], torch.Generator().manual_seed(0))
+            scores = adapt(self.scores, image, H.to(image))
         return [self._answer(s, k, d) for s, k, d in zip(scores, self.peaks(scores), descriptors)]
 
     def _answer(
@@ -241,45 +243,12 @@ def read_descriptors(
     return F.normalize(read[0, :, 0].T, dim=1)
 
 
-# homographies --------------------------------------------------------------------------------------------------------
+# homographic adaptation --------------------------------------------------------------------------------------------------------
 
 
-def random_homographies(
-    count: int,
-    height: int,
-    width: int,
-    turn: float = 0.5,
-    scale: float = 0.25,
-    shift: float = 0.1,
-    slant: float = 0.12,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, "count 3 3"]:
-    """Changes of view of a picture: turned by up to `turn` radians about its middle, scaled by 1 +- `scale`, moved by
-    `shift` and its corners one by one by `slant` of its side."""
-    drawn = torch.rand(count, 4, generator=generator) * 2 - 1
-    corners = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
-    jitter = (torch.rand(count, 4, 2, generator=generator) * 2 - 1) * slant
-    angle, size = drawn[:, 0] * turn, 1 + drawn[:, 1] * scale
-    cos, sin = size * angle.cos(), size * angle.sin()
-    frame = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)
-    moved = (corners + jitter) @ frame + drawn[:, None, 2:] * shift
-    sides = torch.tensor([width, height])
-    return solve_dlt(((corners + 0.5) * sides).expand(count, 4, 2), (moved + 0.5) * sides)[0]
-
-
-def warp(image: Float[Tensor, "b c h w"], H: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b c h w"]:
-    """Pictures that show at H(p) what `image` shows at p; bilinear, 0 outside."""
-    height, width = image.shape[-2:]
-    pixels = pixel_centers(height, width, image.device).expand(len(image), -1, 2)
-    there = apply_homography(torch.linalg.inv(H), pixels)
-    unit = there * pixels.new_tensor([2 / width, 2 / height]) - 1
-    return F.grid_sample(image, unit.unflatten(1, (height, width)).nan_to_num(-9), align_corners=False)
-
-
-def seen_through(H: Float[Tensor, "b 3 3"], height: int, width: int, margin: int = 0) -> Bool[Tensor, "b h w"]:
-    """Which pixels of a warped picture show the picture, `margin` pixels away from where it ends."""
-    outside = (warp(H.new_ones(len(H), 1, height, width), H) < 0.99).to(H)
-    return (F.max_pool2d(outside, 2 * margin + 1, 1, margin) if margin else outside)[:, 0] == 0
+def believed(inside: Bool[Tensor, "b h w"], margin: int = MARGIN) -> Bool[Tensor, "b h w"]:
+    """Pixels of warped pictures that are `margin` pixels away from where the picture ends."""
+    return F.max_pool2d((~inside)[:, None].float(), 2 * margin + 1, 1, margin)[:, 0] == 0
 
 
 def mark(
@@ -299,9 +268,10 @@ def adapt(
 ) -> Float[Tensor, "b h w"]:
     """Homographic adaptation: the mean of what `detect` says of the picture's warps, brought back, over those that show
     the pixel."""
-    count, (height, width) = len(image), image.shape[-2:]
+    count = len(image)
     there, back = H.repeat(count, 1, 1), torch.linalg.inv(H).repeat(count, 1, 1)
-    shown = seen_through(H, height, width, MARGIN).to(image).repeat(count, 1, 1)
-    said = detect(warp(image.repeat_interleave(len(H), 0), there)) * shown
-    total, times = warp(torch.stack([said, shown], 1), back).unflatten(0, (count, len(H))).sum(1).unbind(1)
+    warped, inside = warp_by_homography(image.repeat_interleave(len(H), 0), there)
+    shown = believed(inside).to(image)
+    brought = warp_by_homography(torch.stack([detect(warped) * shown, shown], 1), back)[0]
+    total, times = brought.unflatten(0, (count, len(H))).sum(1).unbind(1)
     return total / times.clamp_min(0.5)
