@@ -172,7 +172,7 @@ def photometric_error(
 
 
 def edge_aware_smoothness(disparity: Float[Tensor, "b h w"], image: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """mean |d*_x| exp(-|I_x|) + mean |d*_y| exp(-|I_y|), d* being disparity over its mean, so that shrinking is no way out."""
+    """mean |d*_x| exp(-|I_x|) + mean |d*_y| exp(-|I_y|), d* being disparity over its mean: shrinking is no way out."""
     relative = disparity / disparity.mean((1, 2), keepdim=True).clamp_min(1e-7)
     across = relative.diff(dim=2).abs() * torch.exp(-image.diff(dim=3).abs().mean(1))
     down = relative.diff(dim=1).abs() * torch.exp(-image.diff(dim=2).abs().mean(1))

@@ -243,7 +243,7 @@ def read_descriptors(
     return F.normalize(read[0, :, 0].T, dim=1)
 
 
-# homographic adaptation --------------------------------------------------------------------------------------------------------
+# homographic adaptation -----------------------------------------------------------------------------------------------
 
 
 def believed(inside: Bool[Tensor, "b h w"], margin: int = MARGIN) -> Bool[Tensor, "b h w"]:
