@@ -26,7 +26,7 @@ def walks():
 
 def test_true_depth_in_other_units_is_perfect_after_scaling(walks, monkeypatch):
     truth = {float(s.image.sum()): s.depth for s in (walks.test[0], walks.test[1])}
-    system = MonocularDepthUnsupervised(16, 4, 2, [4, 8], scales=2)
+    system = MonocularDepthUnsupervised(16, 4, [1, 1], "small", [4, 8], scales=2)
     monkeypatch.setattr(system, "predict", lambda batch: [Depth(0.1 * truth[float(i.sum())]) for i in batch.image])
     figures = evaluate(system, walks)
     assert math.isclose(figures["abs_rel"], 0.9, rel_tol=1e-4)
@@ -38,7 +38,7 @@ def test_true_depth_in_other_units_is_perfect_after_scaling(walks, monkeypatch):
 def test_true_motion_has_no_error(walks, monkeypatch):
     pose = torch.stack([walks.test[i].camera.world_to_camera for i in range(2)])
     true = (pose[:, 1:] @ torch.linalg.inv(pose[:, :-1])).flatten(0, 1)
-    system = MonocularDepthUnsupervised(16, 4, 2, [4, 8], scales=2)
+    system = MonocularDepthUnsupervised(16, 4, [1, 1], "small", [4, 8], scales=2)
     monkeypatch.setattr(system, "motion", lambda first, second: true)
     figures = evaluate(system, walks)
     assert figures["rotation_error"] < 0.01
@@ -147,8 +147,8 @@ def test_bad_arguments_are_named(kind, arguments, message):
 def test_what_is_missing_in_a_batch_is_named():
     image = torch.rand(1, 3, 16, 16)
     with pytest.raises(ValueError, match="depth"):
-        MonocularDepthSupervised(width=4, levels=2, image_size=16).loss(images_only(image))
+        MonocularDepthSupervised(image_size=16, width=4, depths=[1, 1], stem="small").loss(images_only(image))
     with pytest.raises(ValueError, match="video"):
-        MonocularDepthUnsupervised(16, 4, 2, [4, 8], scales=2).loss(Batch(image=image))
+        MonocularDepthUnsupervised(16, 4, [1, 1], "small", [4, 8], scales=2).loss(Batch(image=image))
     with pytest.raises(ValueError, match="sides"):
         SuperPoint(32, [4, 4, 8, 8], 8)(torch.rand(1, 1, 30, 32))

@@ -8,10 +8,10 @@ One picture cannot tell a large scene far away from a small one near by, so the 
 
     lambda = 0 is the squared error of log depth, lambda = 1 does not see a common factor at all, 0.5 is the paper's.
 
-    image    batch x C x H x W
+    image    batch x 3 x H x W
     depth    batch x H x W; measured maps may have holes: 0, NaN, infinity, or more than `farthest`
 
-Network: `unet` (`oculi.segment.unet`) or `dpt`, a vision transformer whose tokens are fused into a map, as the published
+Network: `resnet`, whose maps a decoder joins from coarse to fine (`oculi.nn.skip_decoder`), or `dpt`, a vision transformer whose tokens are fused into a map, as the published
 networks for depth are built; its last ReLU is the exponential here. Differs from the paper, which refined a coarse map
 by a second network: both of these join coarse and fine inside.
 
@@ -27,11 +27,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from oculi.backbones.resnet import ResNet
 from oculi.input_contract import InputContract
 from oculi.metrics.depth import measured
 from oculi.nn.dense_prediction_transformer import DensePredictionTransformer
+from oculi.nn.skip_decoder import SkipDecoder
 from oculi.predictions import Depth
-from oculi.segment.unet import UNet
 from oculi.system import System
 from oculi.types import Batch, Losses
 
@@ -58,7 +59,7 @@ def scale_invariant_log_loss(
 class MonocularDepthSupervised(System):
     """Depth in metres from one picture.
 
-    width: of the U-Net's first level, or of the tokens; levels: of the U-Net; layers, heads, neck, fusion: of `dpt`, its
+    width: of the ResNet's first stage, or of the tokens; depths, stem: of the ResNet; layers, heads, neck, fusion: of `dpt`, its
     defaults being DPT-Base; balance: lambda; typical: depth that the untrained network says; farthest: what is measured
     beyond it counts as not measured.
     """
@@ -67,39 +68,42 @@ class MonocularDepthSupervised(System):
 
     def __init__(
         self,
-        network: Literal["unet", "dpt"] = "unet",
+        network: Literal["resnet", "dpt"] = "resnet",
         image_size: int = 256,
         width: int = 64,
-        levels: int = 5,
+        depths: list[int] = [2, 2, 2, 2],  # noqa: B006 - read only; a list so that JSON gives it back
+        stem: Literal["imagenet", "small"] = "imagenet",
         layers: int = 12,
         heads: int = 12,
-        neck: list[int] = [96, 192, 384, 768],  # noqa: B006 - read only; a list so that JSON gives it back
+        neck: list[int] = [96, 192, 384, 768],  # noqa: B006
         fusion: int = 256,
-        in_channels: int = 3,
         balance: float = 0.5,
         typical: float = 10.0,
         farthest: float = 100.0,
     ):
-        super().__init__(InputContract(image_size, image_size, in_channels))
-        if network not in ("unet", "dpt"):
-            raise ValueError(f"network: expected unet or dpt, got {network!r}")
+        super().__init__(InputContract(image_size, image_size))
+        if network not in ("resnet", "dpt"):
+            raise ValueError(f"network: expected resnet or dpt, got {network!r}")
         if not 0 <= balance <= 1:
             raise ValueError(f"balance: expected 0 to 1, got {balance}")
         if not 0 < typical < farthest:
             raise ValueError(f"typical, farthest: expected 0 < typical < farthest, got {typical} and {farthest}")
         self.balance, self.typical, self.farthest = balance, typical, farthest
-        self.network: nn.Module
-        if network == "unet":
-            self.network = UNet(1, width, levels, in_channels=in_channels, image_size=image_size)
+        self.transformer: nn.Module | None = None
+        if network == "dpt":
+            self.transformer = DensePredictionTransformer(image_size, 3, width, layers, heads, neck, fusion)
         else:
-            self.network = DensePredictionTransformer(image_size, in_channels, width, layers, heads, neck, fusion)
+            self.encoder = ResNet(0, depths, width=width, stem=stem, image_size=image_size)
+            self.decoder = SkipDecoder(self.encoder.channels)
 
-    def log_depth(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+    def log_depth(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
         """What the network says, relative to `typical`."""
-        said = self.network(self.normalize(image))
-        return said[:, 0] if said.ndim == 4 else said
+        x = self.normalize(image)
+        if self.transformer is not None:
+            return self.transformer(x)
+        return self.decoder(self.encoder.features(x), *image.shape[-2:])[:, 0]
 
-    def forward(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
         """Depth in metres of every pixel."""
         return self.typical * self.log_depth(image).exp()
 

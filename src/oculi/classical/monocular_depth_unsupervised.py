@@ -24,18 +24,21 @@ Mac Aodha, Firman, Brostow: Digging Into Self-Supervised Monocular Depth Estimat
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from oculi.backbones.resnet import ResNet
 from oculi.geometry.camera import pixel_centers
 from oculi.geometry.rotations import rotation_from_vector
 from oculi.input_contract import InputContract
 from oculi.nn.convolution import conv_relu, fan_in_init
+from oculi.nn.skip_decoder import SkipDecoder
 from oculi.ops.sampling import fast_sample
 from oculi.predictions import Depth
-from oculi.segment.unet import UNet
 from oculi.system import System
 from oculi.types import Batch, Losses
 
@@ -46,7 +49,7 @@ MOTION_UNIT = 0.01  # what the motion network's 1 means, in radians and in units
 class MonocularDepthUnsupervised(System):
     """Depth up to scale from one picture; `motion` tells how the camera moved between two.
 
-    width, levels: of the depth network, a U-Net; motion_widths: channels of the motion network, each layer of stride 2;
+    width, depths, stem: of the depth network's ResNet, see there; motion_widths: channels of the motion network, each layer of stride 2;
     nearest, farthest: range of depth, in units of its own; smoothness: w; scales: sizes of picture that are compared,
     each half of the last; automask, minimum: see above, False leaves the neighbours out of the choices, or takes the mean.
     """
@@ -57,8 +60,9 @@ class MonocularDepthUnsupervised(System):
         self,
         image_size: int = 192,
         width: int = 32,
-        levels: int = 5,
-        motion_widths: list[int] = [16, 32, 64, 128, 256],  # noqa: B006 - read only; a list so that JSON gives it back
+        depths: list[int] = [2, 2, 2, 2],  # noqa: B006 - read only; a list so that JSON gives it back
+        stem: Literal["imagenet", "small"] = "imagenet",
+        motion_widths: list[int] = [16, 32, 64, 128, 256],  # noqa: B006
         nearest: float = 0.1,
         farthest: float = 100.0,
         smoothness: float = 0.001,
@@ -75,7 +79,8 @@ class MonocularDepthUnsupervised(System):
             )
         self.nearest, self.deepest, self.smoothness = nearest, farthest, smoothness
         self.scales, self.automask, self.minimum = scales, automask, minimum
-        self.depth_network = UNet(1, width, levels, image_size=image_size)
+        self.encoder = ResNet(0, depths, width=width, stem=stem, image_size=image_size)
+        self.decoder = SkipDecoder(self.encoder.channels)
         layers = [
             conv_relu(a, b, 3, stride=2, norm=True) for a, b in zip([6, *motion_widths], motion_widths, strict=False)
         ]
@@ -84,7 +89,8 @@ class MonocularDepthUnsupervised(System):
 
     def disparity(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
         """1 / depth."""
-        share = self.depth_network(self.normalize(image))[:, 0].sigmoid()
+        maps = self.encoder.features(self.normalize(image))
+        share = self.decoder(maps, *image.shape[-2:])[:, 0].sigmoid()
         return 1 / self.deepest + (1 / self.nearest - 1 / self.deepest) * share
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:

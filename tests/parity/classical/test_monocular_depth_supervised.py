@@ -59,7 +59,7 @@ def pair():
     theirs = DPTForDepthEstimation(config).eval()
     torch.nn.init.normal_(theirs.dpt.embeddings.position_embeddings)
     ours = MonocularDepthSupervised("dpt", SIZE, 24, layers=4, heads=2, neck=NECK, fusion=12).eval()
-    ours.network.load_state_dict(renamed(theirs.state_dict()))
+    ours.transformer.load_state_dict(renamed(theirs.state_dict()))
     return ours, theirs
 
 
