@@ -11,9 +11,10 @@ One picture cannot tell a large scene far away from a small one near by, so the 
     image    batch x 3 x H x W
     depth    batch x H x W; measured maps may have holes: 0, NaN, infinity, or more than `farthest`
 
-Network: `resnet`, whose maps a decoder joins from coarse to fine (`oculi.nn.skip_decoder`), or `dpt`, a vision transformer whose tokens are fused into a map, as the published
-networks for depth are built; its last ReLU is the exponential here. Differs from the paper, which refined a coarse map
-by a second network: both of these join coarse and fine inside.
+Network: `resnet`, whose maps a decoder joins from coarse to fine (`oculi.nn.skip_decoder`), or `dpt`, a vision transformer
+whose tokens are fused into a map (`oculi.nn.dense_prediction_transformer`), as the published networks for depth are built;
+its last ReLU is the exponential here. Differs from the paper, which refined a coarse map by a second network: both of
+these join coarse and fine inside.
 
 Eigen, Puhrsch, Fergus: Depth Map Prediction from a Single Image using a Multi-Scale Deep Network, 2014, arXiv:1406.2283;
 Ranftl, Bochkovskiy, Koltun: Vision Transformers for Dense Prediction, 2021, arXiv:2103.13413.
@@ -59,9 +60,9 @@ def scale_invariant_log_loss(
 class MonocularDepthSupervised(System):
     """Depth in metres from one picture.
 
-    width: of the ResNet's first stage, or of the tokens; depths, stem: of the ResNet; layers, heads, neck, fusion: of `dpt`, its
-    defaults being DPT-Base; balance: lambda; typical: depth that the untrained network says; farthest: what is measured
-    beyond it counts as not measured.
+    width: of the ResNet's first stage, or of the tokens; depths, stem: of the ResNet; layers, heads, neck, fusion: of
+    `dpt`, its defaults being DPT-Base; balance: lambda; typical: depth that the untrained network says; farthest: what is
+    measured beyond it counts as not measured.
     """
 
     answer = Depth

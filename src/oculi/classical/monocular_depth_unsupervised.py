@@ -49,9 +49,10 @@ MOTION_UNIT = 0.01  # what the motion network's 1 means, in radians and in units
 class MonocularDepthUnsupervised(System):
     """Depth up to scale from one picture; `motion` tells how the camera moved between two.
 
-    width, depths, stem: of the depth network's ResNet, see there; motion_widths: channels of the motion network, each layer of stride 2;
-    nearest, farthest: range of depth, in units of its own; smoothness: w; scales: sizes of picture that are compared,
-    each half of the last; automask, minimum: see above, False leaves the neighbours out of the choices, or takes the mean.
+    width, depths, stem: of the depth network's ResNet, see there; motion_widths: channels of the motion network, each layer
+    of stride 2; nearest, farthest: range of depth, in units of its own; smoothness: w; scales: sizes of picture that are
+    compared, each half of the last; automask, minimum: see above, False leaves the neighbours out of the choices, or takes
+    the mean.
     """
 
     answer = Depth
