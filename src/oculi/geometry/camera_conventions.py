@@ -96,6 +96,9 @@ def write_colmap(folder: str | Path, reconstruction: Reconstruction, binary: boo
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     models = [_model(view) for view in reconstruction.views]
+    spaced = [view.name for view in reconstruction.views if view.name.split() != [view.name]]
+    if spaced and not binary:
+        raise ValueError(f"views: COLMAP's text files hold names without spaces, got {spaced[0]!r}")
     cameras = list(dict.fromkeys(models))
     numbered = [cameras.index(model) + 1 for model in models]
     tracks: list[list[tuple[int, int]]] = [[] for _ in reconstruction.points]
