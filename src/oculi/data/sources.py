@@ -30,6 +30,8 @@ SOURCES = {
     "world_views": "oculi.data.world.views",
     "world_pairs": "oculi.data.world.pairs",
     "world_video": "oculi.data.world.video",
+    "world_walk": "oculi.data.world.walk",
+    "synthetic_shapes": "oculi.data.synthetic_shapes",
     "episodes": "oculi.data.episodes",
     "class_split": "oculi.data.class_split",
     "environment": "oculi.data.environment",

@@ -23,6 +23,8 @@ BY_ANSWER = {
     "Flow": "flow",
     "Meshes": "meshes",
     "Pointmaps": "pointmaps",
+    "Depth": "depth",
+    "Keypoints": "keypoints",
 }
 PROTOCOLS = {*BY_ANSWER.values(), "episodes", "views", "pointing", "masks", "video_objects"}
 
