@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LARGEST = 32767
-ROWS = 16  # of the picture handled at once where a volume would not stay in the cache
+ROWS = 32  # of the picture handled at once, so that what is at work stays in the cache
 
 
 def census(image: Float[Tensor, "b 1 h w"], radius: int = 2) -> Int32[Tensor, "b h w"]:
@@ -65,17 +65,14 @@ def census_cost(
     left: Float[Tensor, "b 1 h w"], right: Float[Tensor, "b 1 h w"], disparities: int, radius: int = 2
 ) -> Int16[Tensor, "b d h w"]:
     """Hamming distances of census words; where right(x - d) is outside, a quarter of the bits: neither like nor unlike."""
-    one = census(left, radius)
-    two = F.pad(census(right, radius), (disparities - 1, 0))
+    one, two = census(left, radius), census(right, radius)
     batch, height, width = one.shape
-    # two.unfold(...)[..., x, k] is right(x + k - disparities + 1): all disparities of a row, without a copy
-    shifted = two.unfold(-1, disparities, 1).flip(-1).permute(0, 3, 1, 2)
-    cost = torch.empty((batch, disparities, height, width), dtype=torch.int16, device=left.device)
-    for y in range(height):
-        cost[:, :, y] = bit_count(one[:, None, y] ^ shifted[:, :, y])
-    columns = torch.arange(min(width, disparities), device=left.device)
-    outside = columns < torch.arange(disparities, device=left.device)[:, None, None]
-    cost[..., : len(columns)].masked_fill_(outside, ((2 * radius + 1) ** 2 - 1) // 4)
+    unknown = ((2 * radius + 1) ** 2 - 1) // 4
+    cost = torch.full((batch, disparities, height, width), unknown, dtype=torch.int16, device=left.device)
+    for top in range(0, height, ROWS):
+        rows = slice(top, top + ROWS)
+        for d in range(min(disparities, width)):
+            cost[:, d, rows, d:] = bit_count(one[:, rows, d:] ^ two[:, rows, : width - d])
     return cost
 
 
@@ -162,7 +159,7 @@ def best_disparities(
     """
     batch, disparities, height, width = total.shape
     left, right = [], []
-    for rows in total.split(ROWS, 2):
+    for rows in total.split(ROWS // 8, 2):
         # S and d in one number, so that the least number says both
         index = torch.arange(disparities, dtype=torch.int32, device=total.device).view(1, -1, 1, 1)
         keys = torch.full(

@@ -162,7 +162,8 @@ def background_filled(
     before = torch.where(valid, place, -1).cummax(-1).values
     after = width - 1 - torch.where(valid.flip(-1), place, -1).cummax(-1).values.flip(-1)
     sides = [
-        torch.where((k >= 0) & (k < width), disparity.gather(-1, k.clamp(0, width - 1)), torch.inf) for k in (before, after)
+        torch.where((k >= 0) & (k < width), disparity.gather(-1, k.clamp(0, width - 1)), torch.inf)
+        for k in (before, after)
     ]
     filled = torch.minimum(*sides)
     return torch.where(valid, disparity, torch.where(torch.isfinite(filled), filled, 0))

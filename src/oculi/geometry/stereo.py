@@ -66,7 +66,9 @@ def point_cloud(
     """
     if camera.K.ndim != 2 or tuple(depth.shape) != (camera.height, camera.width):
         expected = f"one camera of {tuple(depth.shape)} pixels"
-        raise ValueError(f"camera: expected {expected}, got {tuple(camera.K.shape[:-2])} of {camera.height, camera.width}")
+        raise ValueError(
+            f"camera: expected {expected}, got {tuple(camera.K.shape[:-2])} of {camera.height, camera.width}"
+        )
     chosen = (depth > 0) & torch.isfinite(depth) if valid is None else valid
     origins, directions = camera.rays()
     picked = chosen.reshape(-1)
