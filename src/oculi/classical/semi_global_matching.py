@@ -157,7 +157,7 @@ def best_disparities(
 
     right(x) is argmin_d S(x + d, d). The fraction is where a parabola through S at d - 1, d, d + 1 is lowest.
     """
-    batch, disparities, height, width = total.shape
+    batch, disparities, _, width = total.shape
     left, right = [], []
     for rows in total.split(ROWS // 8, 2):
         # S and d in one number, so that the least number says both

@@ -130,7 +130,7 @@ def region_sizes(
     Runs within rows are found first; then runs that touch join, each taking the least number in reach and that one's own,
     until nothing changes: a handful of rounds over some thousand runs.
     """
-    batch, height, width = values.shape
+    height, width = values.shape[1:]
     rows, real = values.reshape(-1, width), valid.reshape(-1, width)
     beside = real[:, 1:] & real[:, :-1] & ((rows[:, 1:] - rows[:, :-1]).abs() <= tolerance)
     run = F.pad(~beside, (1, 0), value=True).reshape(-1).cumsum(0).view_as(rows) - 1
@@ -229,7 +229,9 @@ def experiment(scenes: int = 8, size: int = 256, disparities: int = 64, seed: in
     all of known disparity), after filling; depth where sure; the block matcher beside it."""
     system = StereoDepth(size, disparities).eval()
     batch = world_pairs(scenes, size, seed)
-    assert batch.disparity is not None and batch.depth is not None and batch.camera is not None
+    assert batch.disparity is not None
+    assert batch.depth is not None
+    assert batch.camera is not None
     disparity, sure = system(batch.image, batch.right_image)
     fair = seen_by_both(batch.disparity) & textured(batch.pictures)
     everything = torch.ones_like(fair)
