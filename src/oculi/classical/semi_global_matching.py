@@ -26,7 +26,7 @@ Zabih, Woodfill: Non-parametric local transforms for computing visual correspond
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, Int16, Int32
+from jaxtyping import Bool, Float, Int, Int16, Int32
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,15 +64,17 @@ def bit_count(words: Int32[Tensor, "*shape"]) -> Int32[Tensor, "*shape"]:
 def census_cost(
     left: Float[Tensor, "b 1 h w"], right: Float[Tensor, "b 1 h w"], disparities: int, radius: int = 2
 ) -> Int16[Tensor, "b d h w"]:
-    """Hamming distances of census words; where right(x - d) is outside, a quarter of the bits: neither like nor unlike."""
+    """Hamming distances of census words; where right(x - d) is outside the picture, its first pixel stands for it."""
     one, two = census(left, radius), census(right, radius)
     batch, height, width = one.shape
-    unknown = ((2 * radius + 1) ** 2 - 1) // 4
-    cost = torch.full((batch, disparities, height, width), unknown, dtype=torch.int16, device=left.device)
+    cost = torch.empty((batch, disparities, height, width), dtype=torch.int16, device=left.device)
     for top in range(0, height, ROWS):
         rows = slice(top, top + ROWS)
-        for d in range(min(disparities, width)):
-            cost[:, d, rows, d:] = bit_count(one[:, rows, d:] ^ two[:, rows, : width - d])
+        edge = bit_count(one[:, rows] ^ two[:, rows, :1])
+        for d in range(disparities):
+            cost[:, d, rows, :d] = edge[..., :d]
+            if d < width:
+                cost[:, d, rows, d:] = bit_count(one[:, rows, d:] ^ two[:, rows, : width - d])
     return cost
 
 
@@ -152,10 +154,11 @@ def _sweep(cost: Tensor, total: Tensor, shifts: tuple[int, ...], small: int, lar
 
 def best_disparities(
     total: Int16[Tensor, "b d h w"],
-) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
-    """The left picture's disparities to a fraction of a pixel, and the right's whole ones, from the same S.
+) -> tuple[Float[Tensor, "b h w"], Bool[Tensor, "b h w"], Int[Tensor, "b h w"]]:
+    """The left picture's disparities to a fraction of a pixel, whether S bends there, and the right's whole ones.
 
-    right(x) is argmin_d S(x + d, d). The fraction is where a parabola through S at d - 1, d, d + 1 is lowest.
+    right(x) is argmin_d S(x + d, d), of the same S. The fraction is where a parabola through S at d - 1, d, d + 1 is
+    lowest; where all three are equal, as in a picture of one colour, the disparity says nothing.
     """
     batch, disparities, _, width = total.shape
     left, right = [], []
@@ -173,14 +176,15 @@ def best_disparities(
         )
         right.append(slanted.amin(1) % disparities)
     best = torch.cat(left, 1).long()
-    return best + _fraction(total, best), torch.cat(right, 1).long()
+    fraction, bent = _fraction(total, best)
+    return best + fraction, bent, torch.cat(right, 1).long()
 
 
-def _fraction(total: Int16[Tensor, "b d h w"], best: Int[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
+def _fraction(
+    total: Int16[Tensor, "b d h w"], best: Int[Tensor, "b h w"]
+) -> tuple[Float[Tensor, "b h w"], Bool[Tensor, "b h w"]]:
     last = total.shape[1] - 1
-    here, low, high = (
-        total.gather(1, (best + k).clamp(0, last)[:, None])[:, 0].float() for k in (0, -1, 1)
-    )  # fmt: skip
+    here, low, high = (total.gather(1, (best + k).clamp(0, last)[:, None])[:, 0].float() for k in (0, -1, 1))
     bend = low + high - 2 * here
     inner = (best > 0) & (best < last) & (bend > 0)
-    return torch.where(inner, (low - high) / (2 * bend.clamp_min(1)), 0)
+    return torch.where(inner, (low - high) / (2 * bend.clamp_min(1)), 0), bend > 0

@@ -103,8 +103,8 @@ class StereoDepth(System):
             cost = aggregate(cost, self.small, self.large, self.paths)
         else:
             cost = block_cost(image, right_image, self.disparities, self.window)
-        disparity, right = best_disparities(cost)
-        sure = agreeing(disparity, right, self.difference)
+        disparity, bent, right = best_disparities(cost)
+        sure = bent & agreeing(disparity, right, self.difference)
         if self.speckle > 0:
             sure &= region_sizes(disparity, sure) >= self.speckle
         known = background_filled(disparity, sure) if self.fill else disparity
@@ -197,10 +197,12 @@ def bad_share(
 
 
 def textured(image: Float[Tensor, "b 1 h w"], contrast: float = 0.02) -> Bool[Tensor, "b h w"]:
-    """Where the 5 x 5 pixels around have a standard deviation of at least `contrast`."""
-    mean = F.avg_pool2d(image, 5, 1, 2, count_include_pad=False)
-    square = F.avg_pool2d(image.square(), 5, 1, 2, count_include_pad=False)
-    return ((square - mean.square()) >= contrast**2)[:, 0]
+    """Where neighbours in the rows of the 5 x 5 pixels around differ by at least `contrast`, root mean square.
+
+    Edges along the rows are no texture for a pair whose pixels move along the rows.
+    """
+    step = F.pad(image[..., 1:] - image[..., :-1], (1, 0)).square()
+    return (F.avg_pool2d(step, 5, 1, 2, count_include_pad=False) >= contrast**2)[:, 0]
 
 
 def world_pairs(scenes: int, size: int, seed: int) -> Batch:

@@ -63,13 +63,13 @@ def test_bits_are_counted():
     assert bit_count(words.clone()).tolist() == [int(w).bit_count() for w in words.tolist()]
 
 
-def test_census_cost_is_zero_at_the_shift_and_a_quarter_outside():
+def test_census_cost_is_zero_at_the_shift_and_the_edges_outside():
     wide = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
     left, right = wide[..., :36], wide[..., 3:39]  # right(x - 3) = left(x)
     cost = census_cost(left, right, 6)
     assert int(cost[0, 3, 2:-2, 5:-2].max()) == 0
     assert float(cost[0, [1, 2, 4, 5], 2:-2, 7:-2].float().mean()) > 8
-    assert cost[0, 3, :, :3].unique().tolist() == [6]
+    assert all(torch.equal(cost[0, d, :, x], cost[0, x, :, x]) for d in range(6) for x in range(d))
 
 
 def test_block_cost_is_the_sum_of_differences():
@@ -85,7 +85,7 @@ def test_block_cost_is_the_sum_of_differences():
 def test_best_disparities_of_both_pictures():
     generator = torch.Generator().manual_seed(0)
     total = torch.randperm(5 * 4 * 9, generator=generator).to(torch.int16).view(1, 5, 4, 9)
-    left, right = best_disparities(total)
+    left, _, right = best_disparities(total)
     assert torch.equal(left.round().long(), total.argmin(1))
     for y in range(4):
         for x in range(9):
@@ -96,7 +96,8 @@ def test_best_disparities_of_both_pictures():
 def test_the_fraction_is_the_parabolas_lowest_place():
     d = torch.arange(9.0)
     total = (100 * (d - 4.3).square()).round().to(torch.int16).view(1, 9, 1, 1).expand(1, 9, 2, 3).contiguous()
-    left, _ = best_disparities(total)
+    left, bent, _ = best_disparities(total)
+    assert bool(bent.all())
     torch.testing.assert_close(left, torch.full((1, 2, 3), 4.3), atol=0.01, rtol=0)
 
 

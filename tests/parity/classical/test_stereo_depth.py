@@ -101,6 +101,7 @@ def test_one_colour_and_identical_pictures_have_no_depth():
     for picture in (flat, same):
         answer = predict(StereoDepth(disparities=8, focal=100.0), Batch(image=picture, right_image=picture))[0]
         assert float(answer.depth.abs().max()) == 0
+    assert not bool(StereoDepth(disparities=8)(flat, flat)[1].any())
 
 
 def test_a_picture_narrower_than_the_search():
