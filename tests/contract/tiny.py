@@ -51,6 +51,7 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
     return Batch(
         image=image,
         next_image=image.roll(1, -1),
+        right_image=image.roll(-1, -1),
         label=torch.arange(n) % classes,
         boxes=boxes,
         labels=[torch.tensor([0, classes - 1])] * n,
