@@ -41,9 +41,9 @@ class PointFlow:
 
 def scharr(image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 2 h w"]:
     """(d/dx, d/dy) by Scharr's 3 x 3 differences of what is inside; one pixel less on each side."""
-    smooth, step = image.new_tensor([3.0, 10.0, 3.0]) / 16, image.new_tensor([-0.5, 0.0, 0.5])
-    kernel = torch.stack([smooth[:, None] * step, step[:, None] * smooth])[:, None]
-    return F.conv2d(image, kernel)
+    rows = (image[..., :-2, :] + image[..., 2:, :]) * (3 / 32) + image[..., 1:-1, :] * (10 / 32)
+    columns = (image[..., :-2] + image[..., 2:]) * (3 / 32) + image[..., 1:-1] * (10 / 32)
+    return torch.cat([rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]], 1)
 
 
 def good_points(
@@ -165,21 +165,22 @@ def _follow(
     # G^-1 g: what a difference of brightness at a pixel of the window says about d
     vote = inverse @ gradient / side**2 * (eigenvalue > 1e-8)[:, None, None]
     own = (vote @ template[..., None])[..., 0]
-    active = torch.arange(len(start), device=start.device)
     residual = torch.zeros_like(eigenvalue)
+    active = torch.arange(len(start), device=start.device)
+    origin, place = start, start + flow
     for _ in range(CELLS):
-        place = start[active] + flow[active]
         cell = place.floor()
         patch = _windows(second, cell.long() - radius, side + 1, margin)
-        corners = [patch[:, i : i + side, j : j + side].flatten(1) for i in (0, 1) for j in (0, 1)]
-        sums = torch.stack([(vote[active] @ k[..., None])[..., 0] for k in corners], 1)  # n 4 2
-        moved, settled = _within(place, cell, sums, own[active], precision)
-        flow = flow.index_copy(0, active, moved - start[active])
-        mean = (_mixed(patch, (moved - cell).clamp(0, 1)).flatten(1) - template[active]).abs().mean(1)
+        # the window's pixels at each of the cell's four corners
+        corners = patch.unfold(1, side, 1).unfold(2, side, 1).reshape(-1, 4, side * side)
+        place, settled = _within(place, cell, corners @ vote.transpose(1, 2), own, precision)
+        flow = flow.index_copy(0, active, place - origin)
+        mean = (_mixed(patch, (place - cell).clamp(0, 1)).flatten(1) - template).abs().mean(1)
         residual = residual.index_copy(0, active, mean)
-        active = active[~settled]
-        if len(active) == 0:
+        going = ~settled
+        if not bool(going.any()):
             break
+        active, origin, place, vote, own, template = (v[going] for v in (active, origin, place, vote, own, template))
     return flow, (eigenvalue, residual)
 
 
