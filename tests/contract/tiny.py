@@ -54,6 +54,7 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         depth=2 + image.mean(1),
         next_depth=2 + image.mean(1).roll(1, -1),
         next_camera=Camera(camera.K, camera.world_to_camera.roll(1, 0), c.height, c.width),
+        right_image=image.roll(-1, -1),
         label=torch.arange(n) % classes,
         boxes=boxes,
         labels=[torch.tensor([0, classes - 1])] * n,

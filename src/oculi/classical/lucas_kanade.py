@@ -27,6 +27,7 @@ Lucas, Kanade: An iterative image registration technique with an application to 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,6 +62,41 @@ def image_gradients(image: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 2 h w"]
     return torch.cat([dx, dy], 1)
 
 
+def checked_pair(batch: Batch) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+    """The batch's two pictures. Raises ValueError where one is missing, sizes differ, or a number is none."""
+    if batch.image is None or batch.next_image is None:
+        raise ValueError("batch: expected image and next_image, one is None")
+    if batch.image.shape != batch.next_image.shape or batch.image.shape[1] != 1:
+        shapes = tuple(batch.image.shape), tuple(batch.next_image.shape)
+        raise ValueError(f"image, next_image: expected equal batch x 1 x H x W, got {shapes[0]} and {shapes[1]}")
+    for name, picture in (("image", batch.image), ("next_image", batch.next_image)):
+        if not bool(torch.isfinite(picture).all()):
+            raise ValueError(f"{name}: expected numbers in [0, 1], got NaN or infinity")
+    return batch.image, batch.next_image
+
+
+def pyramid(image: Float[Tensor, "b 1 h w"], levels: int) -> list[Float[Tensor, "b 1 h2 w2"]]:
+    """The picture and at most `levels` - 1 smaller ones, each half the one before, while both sides are 32 and more."""
+    pictures = [image]
+    while len(pictures) < levels and min(pictures[-1].shape[-2:]) >= 32:
+        smaller = [math.ceil(side / 2) for side in pictures[-1].shape[-2:]]
+        pictures.append(F.interpolate(gaussian_blur(pictures[-1], 1.0), size=smaller, mode="bilinear"))
+    return pictures
+
+
+def coarse_to_fine(
+    first: list[Tensor], second: list[Tensor], level: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Float[Tensor, "b 2 h w"]:
+    """Flow from nothing at the smallest pictures to the largest; `level` betters it at each."""
+    flow = torch.zeros_like(first[-1]).expand(-1, 2, -1, -1)
+    for one, two in zip(reversed(first), reversed(second), strict=True):
+        height, width = one.shape[-2:]
+        growth = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]]).view(1, 2, 1, 1)
+        flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False) * growth
+        flow = level(one, two, flow)
+    return flow
+
+
 class LucasKanade(System):
     """Dense pyramidal Lucas-Kanade; nothing is learned.
 
@@ -86,34 +122,23 @@ class LucasKanade(System):
         self.window, self.levels, self.iterations, self.texture = window, levels, iterations, texture
 
     def predict(self, batch: Batch) -> list[Flow]:
-        if batch.image is None or batch.next_image is None:
-            raise ValueError("batch: expected image and next_image, one is None")
-        if batch.image.shape != batch.next_image.shape or batch.image.shape[1] != 1:
-            shapes = tuple(batch.image.shape), tuple(batch.next_image.shape)
-            raise ValueError(f"image, next_image: expected equal batch x 1 x H x W, got {shapes[0]} and {shapes[1]}")
-        flow, eigenvalue = self(batch.image, batch.next_image)
+        flow, eigenvalue = self(*checked_pair(batch))
         return [Flow(f, e > self.texture) for f, e in zip(flow, eigenvalue)]
 
     def forward(
         self, image: Float[Tensor, "b 1 h w"], next_image: Float[Tensor, "b 1 h w"]
     ) -> tuple[Float[Tensor, "b 2 h w"], Float[Tensor, "b h w"]]:
         """Flow, and the smaller eigenvalue of each window's gradient matrix."""
-        first, second = self._pyramid(image), self._pyramid(next_image)
-        flow = torch.zeros_like(first[-1]).expand(-1, 2, -1, -1)
-        for one, two in zip(reversed(first), reversed(second)):
-            height, width = one.shape[-2:]
-            growth = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]]).view(1, 2, 1, 1)
-            flow = F.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False) * growth
+        first, second = pyramid(image, self.levels), pyramid(next_image, self.levels)
+        eigenvalue = image[:, 0]
+
+        def level(one: Tensor, two: Tensor, flow: Tensor) -> Tensor:
+            nonlocal eigenvalue
             for _ in range(self.iterations):
                 flow, eigenvalue = self._solve(one, two, flow)
-        return flow, eigenvalue
+            return flow
 
-    def _pyramid(self, image: Float[Tensor, "b 1 h w"]) -> list[Tensor]:
-        pictures = [image]
-        while len(pictures) < self.levels and min(pictures[-1].shape[-2:]) >= 32:
-            smaller = [math.ceil(side / 2) for side in pictures[-1].shape[-2:]]
-            pictures.append(F.interpolate(gaussian_blur(pictures[-1], 1.0), size=smaller, mode="bilinear"))
-        return pictures
+        return coarse_to_fine(first, second, level), eigenvalue
 
     def _solve(self, one: Tensor, two: Tensor, flow: Float[Tensor, "b 2 h w"]) -> tuple[Tensor, Tensor]:
         """One linearisation: the flow that every window agrees on, and its smaller eigenvalue."""
