@@ -156,8 +156,22 @@ def homography() -> Model:
         squared_error=squared_transfer,
         refit=lambda H, *data: refine_homography(H, *data, steps=1),
         chance=_near_point,
-        ambiguity=_never,
+        ambiguity=_on_a_line,
     )
+
+
+def _on_a_line(threshold: float, H: Tensor, points: Tensor, targets: Tensor) -> str:
+    """Whether nearly all inliers lie on one line, which leaves H to the few others, be they chance."""
+    count, centred = len(points), points - points.mean(0)
+    (xx, xy), (_, yy) = (centred.T @ centred).tolist()
+    if count < 5 or (count >= 30 and xx * yy - xy * xy > 0.1 * (xx + yy) ** 2):
+        return ""  # too few to tell, or spread in both directions
+    pairs = torch.randint(count, (64, 2), generator=torch.Generator().manual_seed(0))
+    lines, well_posed = fit_line(points[pairs])
+    near = (line_error(lines, points) <= threshold).sum(1)[well_posed]
+    most = int(near.max()) if len(near) else count
+    off = count - most
+    return f"all inliers but {off} lie on one line" if most >= 5 and off <= max(2, 0.05 * count) else ""
 
 
 def fundamental() -> Model:
