@@ -156,13 +156,8 @@ def homography() -> Model:
         squared_error=squared_transfer,
         refit=lambda H, *data: refine_homography(H, *data, steps=1),
         chance=_near_point,
-        ambiguity=_on_a_line,
+        ambiguity=_never,
     )
-
-
-def _on_a_line(threshold: float, H: Tensor, points: Tensor, targets: Tensor) -> str:
-    near = line_error(fit_line(points)[0], points) <= 1e-9 * points.abs().amax()
-    return "all inliers but one lie on one line" if int((~near).sum()) < 2 else ""
 
 
 def fundamental() -> Model:

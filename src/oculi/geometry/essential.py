@@ -12,7 +12,8 @@ lower ones by x: its real eigenvectors hold up to ten solutions.
     E = U diag(1, 1, 0) V^T     R = U W V^T or U W^T V^T,  t = +-u_3      W turns by 90 degrees about z
 
 Of these four poses one has the matches in front of both cameras. The second camera's `world_to_camera` is [R | t]
-where the first's is the identity. A camera that only turned has no E: t is then free.
+where the first's is the identity. A camera that only turned has no E: t is then free. Matches of one
+plane have two, and the poses of both may have all points in front.
 
 Nister: An efficient solution to the five-point relative pose problem, PAMI 26(6), 2004; Stewenius, Engels, Nister:
 Recent developments on direct relative orientation, ISPRS 60(4), 2006.

@@ -23,6 +23,7 @@ Malisiewicz, Rabinovich: SuperPoint, 2018, arXiv:1712.07629 (random homographies
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -108,22 +109,19 @@ def solve_four_points(
     With the fourth point as origin, H = sum_i (c'_i / c_i) p'_i (p_j x p_k)^T, c_i being twice the area of the triangle
     without i; the three areas and the whole one must have kept their signs, or all have changed them (a reflection).
     """
-    one, many = source[..., :3, :] - source[..., 3:, :], target[..., :3, :] - target[..., 3:, :]
-    after, last = [1, 2, 0], [2, 0, 1]
-    x, y = one.unbind(-1)
-    u, v = many.unbind(-1)
-    areas = x[..., after] * y[..., last] - x[..., last] * y[..., after]
-    moved = u[..., after] * v[..., last] - u[..., last] * v[..., after]
-    products = torch.cat([areas * moved, areas.sum(-1, keepdim=True) * moved.sum(-1, keepdim=True)], -1)
-    weights = moved / areas
-    rows = torch.stack([y[..., after] - y[..., last], x[..., last] - x[..., after], areas], -1)
-    h = F.pad(many, (0, 1), value=1.0).transpose(-1, -2) @ (weights[..., None] * rows)
-    shift = h[..., 2] - (h[..., :2] * source[..., 3:, :]).sum(-1)
-    h = torch.cat([h[..., :2], shift[..., None]], -1)
-    h = torch.cat([h[..., :2, :] + target[..., 3, :, None] * h[..., 2:, :], h[..., 2:, :]], -2)
-    # thin triangles, next to the sample's own size, fix nothing
-    least = 1e-12 * x.square().amax(-1) * u.square().amax(-1) + 1e-12 * y.square().amax(-1) * v.square().amax(-1)
+    both = torch.stack([source, target])
+    origin = both[..., 3:, :]
+    apart = both[..., :3, :] - origin
+    corners = F.pad(apart, (0, 1), value=1.0)
+    rows = torch.linalg.cross(corners.roll(-1, -2), corners.roll(1, -2))
+    areas = rows[..., 2]
+    h = corners[1].transpose(-1, -2) @ ((areas[1] / areas[0])[..., None] * rows[0])
+    h[..., 2] -= (h[..., :2] * origin[0]).sum(-1)
+    h[..., :2, :] += origin[1].transpose(-1, -2) * h[..., 2:, :]
+    products = torch.cat([areas, areas.sum(-1, keepdim=True)], -1).prod(0)
+    size = apart.abs().amax((-1, -2)).prod(0)
     low, high = products.aminmax(dim=-1)
+    least = 1e-12 * size.square()  # triangles thinner than this next to the sample's own size fix nothing
     return h, ((low > least) | (high < -least)) & torch.isfinite(h[..., 2, 2])
 
 
@@ -131,39 +129,57 @@ def squared_transfer(
     H: Float[Tensor, "*batch 3 3"], source: Float[Tensor, "*#batch n 2"], target: Float[Tensor, "*#batch n 2"]
 ) -> Float[Tensor, "*batch n"]:
     """`transfer_error` squared, many maps at once; NaN where H sends the source to infinity."""
-    mapped = H @ F.pad(source, (0, 1), value=1.0).transpose(-1, -2)
+    mapped = H[..., :2] @ source.transpose(-1, -2) + H[..., 2:]
     apart = mapped[..., :2, :] / mapped[..., 2:, :] - target.transpose(-1, -2)
-    return apart.square_().sum(-2)
+    return apart.square().sum(-2)
 
 
 def refine_homography(
     H: Float[Tensor, "3 3"], source: Float[Tensor, "n 2"], target: Float[Tensor, "n 2"], steps: int = 5
 ) -> Float[Tensor, "3 3"]:
     """H that lowers the sum of squared distances in the second picture: Gauss-Newton from a start near it."""
-    points, T = normalise_points(source.double())
-    places, U = normalise_points(target.double())
-    points = F.pad(points, (0, 1), value=1.0)
-    h = U @ H.double() @ torch.linalg.inv(T)
+    both = torch.cat([source, target], 1).double().T.contiguous()
+    mean = both.mean(1, keepdim=True)
+    both = both - mean
+    scale = both.abs().mean(1, keepdim=True).clamp_min(1e-12)
+    points, places = (both / scale).split(2)
+    scales, means = scale[:, 0].tolist(), mean[:, 0].tolist()
+    back, forth = _similarity(scales[:2], means[:2], H.device), _similarity(scales[2:], means[2:], H.device)
+    h = torch.linalg.solve(forth, H.double() @ back)
+    rows, signs = _normal_layout(H.device)
     for _ in range(steps):
-        h = h / torch.linalg.matrix_norm(h)
-        mapped = points @ h.T
-        x = points / mapped[:, 2:]
-        u = mapped[:, :2] / mapped[:, 2:]
+        h = h / torch.linalg.vector_norm(h)
+        mapped = h[:, :2] @ points + h[:, 2:]
+        w = mapped[2].reciprocal()
+        x = torch.cat([points, torch.ones_like(points[:1])]) * w
+        u = mapped[:2] * w
         r = u - places
         # the derivatives are (x, 0, -u x) and (0, x, -v x), so that all sums are weighted sums of x x^T and of x
-        weights = torch.cat([torch.ones_like(r[:, :1]), u, u.square().sum(1, keepdim=True)], 1)
-        one, mu, mv, both = (weights.T @ (x[:, :, None] * x[:, None, :]).flatten(1)).view(4, 3, 3).unbind(0)
-        ru, rv, rr = torch.cat([r, -(u * r).sum(1, keepdim=True)], 1).T @ x
-        zero = torch.zeros_like(one)
-        rows = torch.cat(
-            [torch.cat([one, zero, -mu], 1), torch.cat([zero, one, -mv], 1), torch.cat([-mu, -mv, both], 1)]
-        )
+        products = torch.cat([u.square(), u * r]).view(2, 2, -1).sum(1)
+        moments = (torch.cat([u, products[:1]])[:, None] * x).flatten(0, 1)
+        sums = (torch.cat([x, moments, r, products[1:]]) @ x.T).flatten()
         flat = h.flatten()
-        normal = rows + flat[:, None] * flat  # no step along h itself, which is a change of scale
-        step, _ = torch.linalg.solve_ex(normal, torch.cat([ru, rv, rr]))
-        h = h - step.view(3, 3)
-    refined = torch.linalg.inv(U) @ h @ T
+        # no step along h itself, which is a change of scale
+        normal = torch.addr(sums[rows] * signs, flat, flat, alpha=len(source))
+        pull = sums[36:] * -signs[8]
+        h = h - torch.linalg.solve_ex(normal, pull)[0].view(3, 3)
+    refined = forth @ torch.linalg.solve(back, h, left=False)
     return (refined / torch.where(refined[2, 2].abs() > 1e-12, refined[2, 2], 1)).to(H.dtype)
+
+
+def _similarity(scale: list[float], mean: list[float], device: torch.device) -> Float[Tensor, "3 3"]:
+    matrix = [[scale[0], 0, mean[0]], [0, scale[1], mean[1]], [0, 0, 1]]
+    return torch.tensor(matrix, dtype=torch.float64, device=device)
+
+
+@cache
+def _normal_layout(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in the 45 sums the 9 x 9 normal matrix [[A, 0, -U], [0, A, -V], [-U, -V, B]] finds its entries; signs."""
+    blocks, factors = [[0, 0, 1], [0, 0, 2], [1, 2, 3]], [[1, 0, -1], [0, 1, -1], [-1, -1, 1]]
+    inner = torch.arange(9, device=device).view(3, 3)
+    rows = torch.cat([torch.cat([inner + 9 * k for k in line], 1) for line in blocks])
+    signs = torch.tensor(factors, dtype=torch.float64, device=device).repeat_interleave(3, 0).repeat_interleave(3, 1)
+    return rows, signs
 
 
 def normalise_points(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
