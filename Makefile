@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,oracles]"
 	# these ask for CUDA builds of torch: without their dependencies, off the path, for the parity tests alone
-	$(BIN)/python -m pip install -q --no-deps --target .venv/oracles torchvision==0.28.0 timm==1.0.31 torchattacks==3.3.0 easyfsl==1.5.0 faster-coco-eval==1.8.0 segmentation-models-pytorch==0.6.0 supervision==0.31.2 pydeprecate==0.14.0 defusedxml==0.7.1 kornia==0.9.0 kornia_rs==0.2.0 pycolmap==4.2.1
+	$(BIN)/python -m pip install -q --no-deps --target .venv/oracles torchvision==0.28.0 timm==1.0.31 torchattacks==3.3.0 easyfsl==1.5.0 faster-coco-eval==1.8.0 segmentation-models-pytorch==0.6.0 supervision==0.31.2 pydeprecate==0.14.0 defusedxml==0.7.1 kornia==0.9.0 kornia_rs==0.2.0 pycolmap==4.2.1 filterpy==1.4.5 minisom==2.3.6
 	touch $(STAMP)
 
 clean:

@@ -31,7 +31,7 @@ def reconstruction() -> Reconstruction:
         pose = look_at(eye, torch.zeros(3).double(), torch.tensor([0.0, 0, 1]).double())
         camera = Camera(intrinsics(300.0, 310.0, 160.5, 119.5).double(), pose, 240, 320)
         pixels, _ = camera.project(points)
-        views.append(View(f"a picture {k}.png", camera, torch.tensor(lens).double(), pixels, torch.arange(6) - k))
+        views.append(View(f"folder/picture_{k}.png", camera, torch.tensor(lens).double(), pixels, torch.arange(6) - k))
     for view in views:
         view.point_of_pixel = view.point_of_pixel.clamp_min(-1)
     colors = torch.randint(0, 256, (6, 3), generator=g).to(torch.uint8)
@@ -126,6 +126,10 @@ def test_bad_input(tmp_path):
     made.views[0].camera.K[0, 1] = 3.0
     with pytest.raises(ValueError, match="skew"):
         write_colmap(tmp_path / "c", made)
+    made.views[0].camera.K[0, 1] = 0.0
+    made.views[0].name = "a picture.png"
+    with pytest.raises(ValueError, match="without spaces"):
+        write_colmap(tmp_path / "d", made, binary=False)
     (tmp_path / "t.json").write_text(json.dumps({"frames": [{"file_path": "a"}]}))
     with pytest.raises(ValueError, match="lacks transform_matrix"):
         read_nerfstudio(tmp_path / "t.json")

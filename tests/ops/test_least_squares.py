@@ -16,6 +16,10 @@ def decay(p, t, y):
     return p[0] * torch.exp(-p[1] * t) + p[2] - y
 
 
+def curve(p, t, y):
+    return p[0] * np.exp(-p[1] * t) + p[2] - y
+
+
 def test_rosenbrock_from_several_starts():
     starts = torch.tensor([[-1.2, 1.0], [3.0, -2.0], [1.0, 1.0]])
     found = levenberg_marquardt(rosenbrock, starts)
@@ -30,9 +34,8 @@ def test_a_batch_of_curves_is_scipys():
     y = torch.func.vmap(decay)(truth, t, torch.zeros_like(t)) + 0.02 * torch.randn(4, 40, generator=g)
     found = levenberg_marquardt(decay, torch.ones(4, 3), t, y)
     for k in range(4):
-        theirs = scipy.optimize.least_squares(
-            lambda p: p[0] * np.exp(-p[1] * t[k].numpy()) + p[2] - y[k].numpy(), np.ones(3), xtol=1e-14, ftol=1e-14
-        )
+        arguments = (t[k].numpy(), y[k].numpy())
+        theirs = scipy.optimize.least_squares(curve, np.ones(3), xtol=1e-14, ftol=1e-14, args=arguments)
         np.testing.assert_allclose(found.parameters[k].numpy(), theirs.x, rtol=1e-5)
         assert float(found.cost[k]) == pytest.approx(theirs.cost, rel=1e-9)
 

@@ -25,8 +25,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from oculi.data.datasets import Splits
-from oculi.learn.protocols.promptable import centre, correction, paired_iou, score
-from oculi.ops.boxes import mask_iou
+from oculi.learn.protocols.promptable import centre, correction, score
+from oculi.ops.boxes import mask_iou, paired_mask_iou
 from oculi.predictions import Masks
 from oculi.system import System, evaluating, predict
 from oculi.types import Batch, Prompts, Sample
@@ -71,7 +71,7 @@ def clicked(
             clicks += int((~content).sum())
             fed, _ = network.best(features, Prompts(points[None], labels[None], masks=fed))
             said = torch.where(content[:, None, None], said, network.enlarge(fed)[0] > 0)
-            content = content | (paired_iou(said, objects) >= GOOD)
+            content = content | (paired_mask_iou(said, objects) >= GOOD)
             if bool(content.all()):
                 break
             point, on = correction(said, objects)

@@ -96,6 +96,9 @@ def write_colmap(folder: str | Path, reconstruction: Reconstruction, binary: boo
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     models = [_model(view) for view in reconstruction.views]
+    spaced = [view.name for view in reconstruction.views if view.name.split() != [view.name]]
+    if spaced and not binary:
+        raise ValueError(f"views: COLMAP's text files hold names without spaces, got {spaced[0]!r}")
     cameras = list(dict.fromkeys(models))
     numbered = [cameras.index(model) + 1 for model in models]
     tracks: list[list[tuple[int, int]]] = [[] for _ in reconstruction.points]
@@ -257,24 +260,33 @@ def _read_binary(folder: Path) -> tuple[dict[int, Any], list[Any], list[Any]]:
     with (folder / "images.bin").open("rb") as file:
         for _ in range(_unpack(file, "Q")[0]):
             _, *pose, camera = _unpack(file, "i7di")
-            name = b""
+            letters = b""
             while (letter := file.read(1)) not in (b"\0", b""):
-                name += letter
-            seen = _unpack(file, "ddq" * _unpack(file, "Q")[0])
-            images.append((name.decode(), camera, pose, list(zip(seen[::3], seen[1::3], seen[2::3], strict=True))))
+                letters += letter
+            seen = _unpack(file, "ddq" * _count(file, 24))
+            images.append((letters.decode(), camera, pose, list(zip(seen[::3], seen[1::3], seen[2::3], strict=True))))
     points = []
     if (folder / "points3D.bin").is_file():
         with (folder / "points3D.bin").open("rb") as file:
             for _ in range(_unpack(file, "Q")[0]):
                 number, x, y, z, red, green, blue, _ = _unpack(file, "Q3d3Bd")
                 points.append((number, [x, y, z], [red, green, blue]))
-                file.seek(8 * _unpack(file, "Q")[0], os.SEEK_CUR)
+                file.seek(8 * _count(file, 8), os.SEEK_CUR)
     return cameras, images, points
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
     layout = "<" + layout
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def _count(file: BinaryIO, size: int) -> int:
+    """How many records of `size` bytes follow. Raises ValueError where the file is too short for them."""
+    count = _unpack(file, "Q")[0]
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if count * size > left:
+        raise ValueError(f"{file.name}: not a COLMAP model ({count} records announced, room for {left // size})")
+    return count
 
 
 # nerfstudio ----------------------------------------------------------------------------------------------------------

@@ -58,8 +58,9 @@ def levenberg_marquardt(
     cost = 0.5 * r.square().sum(-1)
     lam, growth = torch.full_like(cost, damping), torch.full_like(cost, 2.0)
     done = torch.zeros_like(cost, dtype=torch.bool)
-    count = 0
-    for count in range(1, steps + 1):
+    taken = 0
+    while taken < steps and not bool(done.all()):
+        taken += 1
         gradient = (J.transpose(-1, -2) @ r[..., None])[..., 0]
         step, gain = _solve(J, gradient, lam)
         tried = torch.where(done[:, None], p, p + step)
@@ -75,9 +76,7 @@ def levenberg_marquardt(
         done = done | small | flat | (gain <= tolerance * cost) | (lam >= 1e15)
         if bool(better.any()):
             J = slope(p, *given)
-        if bool(done.all()):
-            break
-    return LeastSquares(p, cost, r, J, done, count)
+    return LeastSquares(p, cost, r, J, done, taken)
 
 
 def _solve(
