@@ -66,5 +66,4 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
         video_masks=[torch.stack([masks, masks.roll(2, -1)], 1)] * n,
         semantic=torch.randint(0, classes, (n, c.height, c.width), generator=g),
         camera=camera,
-        depth=(2 + y / c.height).expand(n, -1, -1),
     )

@@ -194,7 +194,8 @@ def pnp_pose(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share: expected a number in (0, 1], got {share}")
-    pixels = pixel_centers(*points.shape[:2], points.device)
+    height, width = points.shape[:2]
+    pixels = pixel_centers(height, width, points.device)
     kept = torch.isfinite(points).all(-1).flatten().nonzero()[:, 0]
     if confidence is not None:
         order = confidence.flatten()[kept].argsort(descending=True, stable=True)

@@ -25,6 +25,8 @@ Horn, Schunck: Determining optical flow, Artificial Intelligence 17, 1981.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -151,7 +153,9 @@ def world_motion(scenes: int, size: int, seed: int, background: str = "checker")
 
     samples = World(scenes, "flow", size, seed, knobs=Knobs(background=background)).make(range(scenes))
     grey = InputContract(size, size, 1)
-    pictures = {n: torch.stack([grey.prepare(getattr(s, n)) for s in samples]) for n in ("image", "next_image")}
+    pictures: dict[str, Any] = {
+        n: torch.stack([grey.prepare(getattr(s, n)) for s in samples]) for n in ("image", "next_image")
+    }
     return Batch(**pictures, flow=torch.stack([s.flow for s in samples if s.flow is not None]))
 
 

@@ -131,9 +131,9 @@ def agree(
 
     Raises ValueError where fewer than `inliers` matches, or fewer than chance would give, agree on one.
     """
-    for name, found in (("first", first), ("second", second)):
-        if len(found.points) < inliers:
-            raise ValueError(f"{name}: expected at least {inliers} features, found {len(found.points)}")
+    for name, features in (("first", first), ("second", second)):
+        if len(features.points) < inliers:
+            raise ValueError(f"{name}: expected at least {inliers} features, found {len(features.points)}")
     pairs, _ = match_descriptors(first.descriptors, second.descriptors, ratio)
     a, b = first.points[pairs[:, 0]].double(), second.points[pairs[:, 1]].double()
     if len(pairs) < inliers:

@@ -257,7 +257,7 @@ def world_pair(number: int, outliers: float, noise: float, matches: int = 500) -
     targets = targets + noise * torch.randn(targets.shape, generator=g, dtype=torch.float64)
     wrong = round(outliers * len(targets))
     targets[:wrong] = 128 * torch.rand(wrong, 2, generator=g, dtype=torch.float64)
-    return points, targets, *cameras
+    return points, targets, cameras[0], cameras[1]
 
 
 def two_view_errors(pairs: int, outliers: float = 0.4, noise: float = 0.1) -> dict[str, float]:

@@ -20,6 +20,8 @@ Scharstein, Szeliski: A taxonomy and evaluation of dense two-frame stereo corres
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -214,8 +216,12 @@ def world_pairs(scenes: int, size: int, seed: int, background: str = "checker") 
     knobs = Knobs(background=background)
     samples = World(scenes, "stereo", size, seed, fields=("depth", "camera"), knobs=knobs).make(range(scenes))
     grey = InputContract(size, size, 1)
-    stacked = {name: torch.stack([getattr(s, name) for s in samples]) for name in ("disparity", "depth")}
-    pictures = {n: torch.stack([grey.prepare(getattr(s, n)) for s in samples]) for n in ("image", "right_image")}
+    stacked: dict[str, Any] = {
+        name: torch.stack([getattr(s, name) for s in samples]) for name in ("disparity", "depth")
+    }
+    pictures: dict[str, Any] = {
+        n: torch.stack([grey.prepare(getattr(s, n)) for s in samples]) for n in ("image", "right_image")
+    }
     return Batch(**pictures, **stacked, camera=Camera.stack([s.camera for s in samples if s.camera is not None]))
 
 
@@ -224,7 +230,8 @@ def motorcycle() -> tuple[Tensor, Tensor, Tensor]:
     from skimage.data import stereo_motorcycle
 
     left, right, truth = stereo_motorcycle()
-    grey = InputContract(*truth.shape, channels=1)
+    height, width = truth.shape
+    grey = InputContract(height, width, 1)
     return grey.prepare(left)[None], grey.prepare(right)[None], torch.from_numpy(truth).float()[None]
 
 

@@ -38,7 +38,7 @@ from oculi.classical.multi_view_stereo import textured_views
 from oculi.classical.ransac import RANSAC, Consensus
 from oculi.classical.ransac_models import essential, pose
 from oculi.classical.sift import SIFT
-from oculi.geometry.bundle_adjustment import Observations, bundle_adjustment, reprojection_errors
+from oculi.geometry.bundle_adjustment import Observations, Refined, bundle_adjustment, reprojection_errors
 from oculi.geometry.camera import Camera
 from oculi.geometry.camera_conventions import Reconstruction, View
 from oculi.geometry.essential import calibrated, relative_pose
@@ -331,7 +331,7 @@ class _Build:
         self.known |= torch.bincount(part.point[fits], minlength=self.tracks) >= 2
         self._drop()
 
-    def _adjust(self, iterations: int, refine: str = "nothing") -> None:
+    def _adjust(self, iterations: int, refine: Refined = "nothing") -> None:
         """Bundle adjustment of what is there, after which what does not fit goes and what fits comes back."""
         self._fitting(self.used.nonzero()[:, 0])
         rows = self.used.nonzero()[:, 0]

@@ -197,7 +197,8 @@ class SuperPoint(System):
         logits, descriptors = self(image)
         scores = pixel_scores(logits)
         if self.adapted:
-            H = self._views(*image.shape[-2:], torch.Generator().manual_seed(0))
+            height, width = image.shape[-2:]
+            H = self._views(height, width, torch.Generator().manual_seed(0))
             scores = adapt(self.scores, image, H.to(image))
         return [self._answer(s, k, d) for s, k, d in zip(scores, self.peaks(scores), descriptors)]
 

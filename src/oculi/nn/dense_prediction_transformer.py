@@ -98,7 +98,8 @@ class DensePredictionTransformer(nn.Module):
             raise ValueError(
                 f"image: expected the {self.positions.shape[1] - 1} patches learned, got {maps[0, 0].numel()}"
             )
-        x, levels = tokens + self.positions, []
+        x = tokens + self.positions
+        levels: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if (index + 1) % self.every == 0:

@@ -30,7 +30,7 @@ class SkipDecoder(nn.Module):
     def forward(self, maps: list[Tensor], height: int, width: int) -> Float[Tensor, "b outputs height width"]:
         """Maps finest first; a finest one that is smaller than the picture is enlarged at the end."""
         x = maps[-1]
-        for reduce, merge, finer in zip(reversed(self.reduce), reversed(self.merge), maps[-2::-1], strict=True):  # type: ignore[call-overload]
+        for reduce, merge, finer in zip(reversed(self.reduce), reversed(self.merge), maps[-2::-1], strict=True):
             x = F.interpolate(reduce(x), size=finer.shape[-2:], mode="nearest")
             x = merge(cat([x, finer], 1))
         x = self.head(x)

@@ -231,7 +231,7 @@ class Mask2Former(System):
         if not all(0 <= k < num_classes for k in stuff or []):
             raise ValueError(f"stuff: expected classes 0 to {num_classes - 1}, got {stuff}")
         if stuff is None:
-            self.answer = Detections  # type: ignore[misc]
+            self.answer = Detections  # type: ignore[misc, assignment]
         self.num_classes, self.points, self.masked, self.stuff = num_classes, points, masked, stuff
         if trunk == "swin":
             heads = [max(1, width * 2**stage // HEAD_WIDTH) for stage in range(4)]

@@ -115,4 +115,4 @@ def load(
     for length in (train, validation, test):
         parts.append(WorldPairs(length, size, seed, start, knobs, turn, (float(fov[0]), float(fov[1]))))
         start += length
-    return Splits(*parts)
+    return Splits(parts[0], parts[1], parts[2])

@@ -81,7 +81,7 @@ def ranked(
 def average_precision(pictures: list[tuple[Tensor, Tensor, int]]) -> float:
     """Area under precision over recall of all pictures' points, ranked together; 0 where there is no corner."""
     corners = sum(count for _, _, count in pictures)
-    scores, correct = (torch.cat([picture[i] for picture in pictures]) for i in range(2))
+    scores, correct = torch.cat([p[0] for p in pictures]), torch.cat([p[1] for p in pictures])
     correct = correct[scores.argsort(descending=True, stable=True)].double()
     precision = correct.cumsum(0) / torch.arange(1, len(correct) + 1)
     return float((precision * correct).sum() / max(1, corners))
