@@ -73,11 +73,11 @@ def timed(repetitions: int, with_kornia: bool) -> None:
                 "ours": lambda s=system, t=tensor: s.detect(t),
                 "opencv": lambda p=picture: theirs.detectAndCompute(p, None),
             }
-            row = medians(functions, repetitions)
             found, expected = len(functions["ours"]().points), len(functions["opencv"]()[0])
             other = kornia_sift(expected) if with_kornia and name == NAMES[0] else None
             if other is not None:
-                row["kornia"] = medians({"kornia": lambda o=other, t=tensor: o(t[None])}, 2)["kornia"]
+                functions["kornia"] = lambda o=other, t=tensor: o(t[None])
+            row = medians(functions, repetitions)
             rows.append(row)
             against = (
                 f", kornia {row['kornia']:.0f} ms, kornia / ours {row['kornia'] / row['ours']:.1f}" if other else ""

@@ -29,7 +29,7 @@ import math
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,6 +48,7 @@ BORDER = 5  # no keypoint nearer to the edge of its octave, in that octave's pix
 REFINE_STEPS = 5
 CELLS, DIRECTIONS, ANGLE_BINS = 4, 8, 36
 STRIP = 40_000  # pixels whose extrema are looked for at a time
+GRADIENTS = 7_500_000  # numbers held at a time: what is larger the system hands out page by page, which is slow
 ORIENTATION_SIDE = 19  # samples across the window of the angle: half a sigma apart
 PER_CELL = 4  # samples across a cell of the descriptor, 3 sigma wide
 CAMERA_BLUR = 0.5  # sigma that a camera's picture is taken to have
@@ -89,20 +90,15 @@ class SIFT(System):
 
     def detect(self, image: Float[Tensor, "1 h w"]) -> Keypoints:
         """Keypoints of one grey picture in [0, 1], strongest first."""
-        octaves, step = self.scale_space(image), 0.5 if self.upsample else 1.0
-        found = []
+        octaves, found = self.scale_space(image), []
         for octave, (keypoints, gaussians) in enumerate(zip(self._extrema(octaves), octaves)):
-            if not len(keypoints):
-                continue
-            gradients = _gradients(gaussians[1:-2])
-            keypoints, angles = self._oriented(keypoints, gradients)
-            if not len(keypoints):
-                continue
-            described = self._described(keypoints, angles, gradients)
-            # every second pixel is kept from octave to octave, so pixel i of octave o is pixel i 2^o of the first
-            points = (keypoints[:, :2] * 2**octave + 0.5) * step
-            scales = self._local_scale(keypoints) * 2**octave * step
-            found.append((points, scales, angles, keypoints[:, 3], described))
+            some = max(1, GRADIENTS // (2 * gaussians[0].numel()))
+            layer = keypoints[:, 2].round()
+            for first in range(1, self.layers + 1, some):
+                last = min(first + some, self.layers + 1)
+                own = keypoints[(layer >= first) & (layer < last)]
+                if len(own):
+                    found.append(self._read(own, _gradients(gaussians[first:last]), first, octave))
         if not found:
             none = image.new_zeros(0)
             return Keypoints(none.view(0, 2), none, none, none, none.view(0, CELLS * CELLS * DIRECTIONS))
@@ -134,60 +130,56 @@ class SIFT(System):
     # detection -------------------------------------------------------------------------------------------------------
 
     def _extrema(self, octaves: list[Tensor]) -> list[Float[Tensor, "n 4"]]:
-        """Refined extrema of each octave: x, y, layer (all fractional), |D|.
-
-        The differences of all octaves lie one behind the other in one row of numbers, so that the few extrema of the
-        small octaves are refined together with the many of the large ones.
-        """
-        device, depth = octaves[0].device, self.layers + 2
-        sizes = torch.tensor([[depth, *g.shape[1:]] for g in octaves], device=device)
-        volumes = [depth * g[0].numel() for g in octaves]
-        row = octaves[0].new_empty(sum(volumes))
-        places = []
-        for octave, (part, gaussians) in enumerate(zip(row.split(volumes), octaves)):
-            dog = part.view(depth, *gaussians.shape[1:])
-            places.append(F.pad(_differences(gaussians, dog), (1, 0), value=octave))
-        place = torch.cat(places)  # octave, layer, y, x
-        starts = torch.tensor([0, *volumes[:-1]], device=device).cumsum(0)
-        strides = torch.stack([sizes[:, 1] * sizes[:, 2], sizes[:, 2], torch.ones_like(sizes[:, 2])], 1)
-        at = starts[place[:, 0]] + (strides[place[:, 0]] * place[:, 1:]).sum(1)
-        loud = row[at].abs() > 0.5 * self.contrast / self.layers
-        place, at = place[loud], at[loud]
-        cube = _cubes(row, at, strides[place[:, 0]])
+        """Refined extrema of each octave: x, y, layer (all fractional), |D|; those of all octaves refined together."""
+        loud = 0.5 * self.contrast / self.layers
+        place = torch.cat([F.pad(_turning_points(g, loud), (1, 0), value=i) for i, g in enumerate(octaves)])
+        cube = _cubes(octaves, place)
         peak = torch.where(cube[13] > 0, cube.amax(0), cube.amin(0)) == cube[13]
-        place, at, cube = place[peak], at[peak], cube[:, peak]
+        place, cube = place[peak], cube[:, peak]  # octave, layer, y, x
         low = place.new_tensor([1, BORDER, BORDER])
-        high = sizes - low - 1
+        high = place.new_tensor([[self.layers + 2, *g.shape[1:]] for g in octaves]) - low - 1
         settled = []
         for _ in range(REFINE_STEPS):
             offset, value, corner = _newton(cube.double(), self.edge)
             done = (offset.abs() < 0.5).all(1)
             good = done & corner & (value.abs() * self.layers > self.contrast)
-            settled.append(torch.cat([at[good, None], place[good], offset[good], value[good, None].abs()], 1))
+            settled.append(torch.cat([place[good], offset[good], value[good, None].abs()], 1))
             moved = place[:, 1:] + offset.clamp(-1e4, 1e4).round().long()
             keep = ~done & ((moved >= low) & (moved <= high[place[:, 0]])).all(1)
             if not bool(keep.any()):
                 break
             place = torch.cat([place[:, :1], moved], 1)[keep]
-            at = starts[place[:, 0]] + (strides[place[:, 0]] * place[:, 1:]).sum(1)
-            cube = _cubes(row, at, strides[place[:, 0]])
+            cube = _cubes(octaves, place)
         every = torch.cat(settled)  # float64 holds the places, which are whole, exactly
-        every = every[every[:, 0].argsort()]
-        every = every[F.pad(every[:, 0].diff() > 0, (1, 0), value=True)[: len(every)]]  # two ways led to one extremum
-        refined = torch.cat([(every[:, 2:5] + every[:, 5:8]).flip(1), every[:, 8:]], 1).to(row)
-        return list(refined.split(every[:, 1].long().bincount(minlength=len(octaves)).tolist()))
+        _, height, width = octaves[0].shape
+        key = ((every[:, 0] * (self.layers + 3) + every[:, 1]) * height + every[:, 2]) * width + every[:, 3]
+        key, order = key.sort()
+        every = every[order][F.pad(key.diff() > 0, (1, 0), value=True)[: len(key)]]  # two ways led to one extremum
+        refined = torch.cat([(every[:, 1:4] + every[:, 4:7]).flip(1), every[:, 7:]], 1).to(octaves[0])
+        return list(refined.split(every[:, 0].long().bincount(minlength=len(octaves)).tolist()))
+
+    def _read(self, keypoints: Tensor, gradients: Tensor, first: int, octave: int) -> tuple[Tensor, ...]:
+        """Points, scales, angles, scores and descriptors of one octave's keypoints in the layers from `first` on."""
+        keypoints, angles = self._oriented(keypoints, gradients, first)
+        described = self._described(keypoints, angles, gradients, first)
+        # every second pixel is kept from octave to octave, so pixel i of octave o is pixel i 2^o of the first
+        step = 0.5 if self.upsample else 1.0
+        points = (keypoints[:, :2] * 2**octave + 0.5) * step
+        return points, self._local_scale(keypoints) * 2**octave * step, angles, keypoints[:, 3], described
 
     # orientation -----------------------------------------------------------------------------------------------------
 
     def _local_scale(self, keypoints: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
         return self.sigma * 2 ** (keypoints[:, 2] / self.layers)
 
-    def _oriented(self, keypoints: Tensor, gradients: Tensor) -> tuple[Float[Tensor, "m 4"], Float[Tensor, " m"]]:
+    def _oriented(
+        self, keypoints: Tensor, gradients: Tensor, first: int
+    ) -> tuple[Float[Tensor, "m 4"], Float[Tensor, " m"]]:
         """Keypoints repeated once per strong direction, and those directions."""
         side = torch.linspace(-1, 1, ORIENTATION_SIDE, device=keypoints.device)
         v, u = torch.meshgrid(side, side, indexing="ij")
         disc = torch.stack([u, v], -1)[u.square() + v.square() <= 1]  # radius of 4.5 sigma = 3 standard deviations
-        dx, dy = _gradients_at(gradients, keypoints, 4.5 * self._local_scale(keypoints), None, disc)
+        dx, dy = _gradients_at(gradients, first, keypoints, 4.5 * self._local_scale(keypoints), None, disc)
         weights = torch.hypot(dx, dy) * torch.exp(-4.5 * disc.square().sum(-1))
         bins = (torch.atan2(dy, dx) * (ANGLE_BINS / (2 * math.pi))).round().long() % ANGLE_BINS
         histogram = weights.new_zeros(len(keypoints), ANGLE_BINS).scatter_add_(1, bins, weights)
@@ -204,12 +196,12 @@ class SIFT(System):
     # description -----------------------------------------------------------------------------------------------------
 
     def _described(
-        self, keypoints: Float[Tensor, "n 4"], angles: Float[Tensor, " n"], gradients: Tensor
+        self, keypoints: Float[Tensor, "n 4"], angles: Float[Tensor, " n"], gradients: Tensor, first: int
     ) -> Float[Tensor, "n 128"]:
         grid, cell_weights = _descriptor_grid(keypoints.device)
         histograms = []
         for chunk, turned in zip(keypoints.split(256), angles.split(256)):
-            dx, dy = _gradients_at(gradients, chunk, 3 * self._local_scale(chunk), turned, grid)
+            dx, dy = _gradients_at(gradients, first, chunk, 3 * self._local_scale(chunk), turned, grid)
             direction = (torch.atan2(dy, dx) - turned[:, None]) * (DIRECTIONS / (2 * math.pi))
             low = direction.floor()
             weights = torch.hypot(dx, dy)
@@ -233,25 +225,30 @@ def root_sift(descriptors: Float[Tensor, "n 128"]) -> Float[Tensor, "n 128"]:
     return F.normalize(descriptors, p=1).sqrt()
 
 
-def _differences(gaussians: Float[Tensor, "g h w"], dog: Float[Tensor, "d h w"]) -> Int[Tensor, "n 3"]:
-    """Fill D and give the (layer, y, x) where it turns along layer, y and x alike: extrema, and what looks like one.
+def _turning_points(gaussians: Float[Tensor, "g h w"], loud: float) -> Int[Tensor, "n 3"]:
+    """(layer, y, x) where |D| > loud and D turns along layer, y and x alike: extrema, and what looks like one.
 
-    In strips of rows that the processor's cache holds.
+    D is made in strips of rows that the processor's cache holds, and thrown away.
     """
-    height, width = dog.shape[1:]
-    rows, found = max(8, STRIP // width), []
-    for start in range(0, height, rows):
-        stop = min(height, start + rows)
-        torch.sub(gaussians[1:, start:stop], gaussians[:-1, start:stop], out=dog[:, start:stop])
-        first, last = max(start - 1, BORDER), min(stop - 1, height - BORDER)
-        if first < last and width > 2 * BORDER:
-            place = _turning_points(dog[:, first - 1 : last + 1, BORDER - 1 : width - BORDER + 1])
-            found.append(place + place.new_tensor([1, first, BORDER]))
-    return torch.cat(found) if found else torch.zeros(0, 3, dtype=torch.int64, device=dog.device)
+    height, width = gaussians.shape[1:]
+    rows, found = max(8, STRIP // width), [torch.zeros(0, 3, dtype=torch.int64, device=gaussians.device)]
+    for first in range(BORDER, height - BORDER if width > 2 * BORDER else 0, rows):
+        strip = gaussians[:, first - 1 : min(first + rows, height - BORDER) + 1, BORDER - 1 : width - BORDER + 1]
+        dog = strip[1:] - strip[:-1]
+        turns = _turns(dog)
+        # eight truths are one whole number: most of these are 0, and nonzero passes over them at once
+        eights = F.pad(turns.flatten(), (0, -turns.numel() % 8)).view(-1, 8)
+        some = eights.view(torch.int64)[:, 0].nonzero()[:, 0]
+        which, bit = eights[some].nonzero(as_tuple=True)
+        at, (_, h, w) = some[which] * 8 + bit, turns.shape
+        layer, y, x = at // (h * w) + 1, at // w % h + 1, at % w + 1
+        kept = dog[layer, y, x].abs() > loud
+        found.append(torch.stack([layer, y + (first - 1), x + (BORDER - 1)], 1)[kept])
+    return torch.cat(found)
 
 
-def _turning_points(dog: Float[Tensor, "d h w"]) -> Int[Tensor, "n 3"]:
-    """Layer, row and column, counted from the first inner one, where D rises before and falls after, or the reverse."""
+def _turns(dog: Float[Tensor, "d h w"]) -> Bool[Tensor, "d2 h2 w2"]:
+    """Whether D, within its border, rises before and falls after along all three axes, or the reverse."""
     layer, y, x = (
         dog[1:, 1:-1, 1:-1] > dog[:-1, 1:-1, 1:-1],
         dog[1:-1, 1:, 1:-1] > dog[1:-1, :-1, 1:-1],
@@ -261,20 +258,19 @@ def _turning_points(dog: Float[Tensor, "d h w"]) -> Int[Tensor, "n 3"]:
     turns = before ^ after
     for rises, falls in ((layer[:-1], layer[1:]), (y[:, :-1], y[:, 1:])):
         turns &= (rises == before) & (falls == after)
-    # eight truths are one whole number: most of these are 0, and nonzero passes over them at once
-    eights = F.pad(turns.flatten(), (0, -turns.numel() % 8)).view(-1, 8)
-    some = eights.view(torch.int64)[:, 0].nonzero()[:, 0]
-    which, bit = eights[some].nonzero(as_tuple=True)
-    at = some[which] * 8 + bit
-    height, width = turns.shape[1:]
-    return torch.stack([at // (height * width), at // width % height, at % width], 1)
+    return turns
 
 
-def _cubes(row: Float[Tensor, " numbers"], at: Int[Tensor, " n"], strides: Int[Tensor, "n 3"]) -> Float[Tensor, "27 n"]:
-    """The 3 x 3 x 3 neighbours in layer, y and x of each place; place itself is the 13th."""
-    near = torch.arange(-1, 2, device=row.device)
-    steps = torch.cartesian_prod(near, near, near)
-    return row[at + (steps[:, None] * strides).sum(-1)]
+def _cubes(octaves: list[Tensor], place: Int[Tensor, "n 4"]) -> Float[Tensor, "27 n"]:
+    """D at the 3 x 3 x 3 neighbours in layer, y and x of places in order of octave; the place itself is the 13th."""
+    near = torch.arange(-1, 3, device=place.device)
+    steps = torch.cartesian_prod(near, near[:3], near[:3])  # D of a layer is between its Gaussian and the next
+    cubes = []
+    for gaussians, own in zip(octaves, place[:, 1:].split(place[:, 0].bincount(minlength=len(octaves)).tolist())):
+        stride = own.new_tensor(gaussians.stride())
+        read = gaussians.flatten()[(own * stride).sum(1) + (steps * stride).sum(1)[:, None]]
+        cubes.append(read.unflatten(0, (4, 9)).diff(dim=0).flatten(0, 1))
+    return torch.cat(cubes, 1)
 
 
 def _newton(cube: Float[Tensor, "27 n"], edge: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -310,15 +306,16 @@ def _gradients(gaussians: Float[Tensor, "s h w"]) -> Float[Tensor, "2 s h w"]:
 
 def _gradients_at(
     gradients: Float[Tensor, "2 s h w"],
+    first: int,
     keypoints: Float[Tensor, "n 4"],
     unit: Float[Tensor, " n"],
     angles: Float[Tensor, " n"] | None,
     grid: Float[Tensor, "samples 2"],
 ) -> Float[Tensor, "2 n samples"]:
-    """The gradient (dx, dy) on a grid around each keypoint, `unit` pixels wide and turned, in its nearest Gaussian layer.
+    """The gradient (dx, dy) on a grid around each keypoint, `unit` pixels wide and turned, in its nearest layer.
 
-    Bilinear between pixels, 0 outside. The layers lie below each other in one tall picture; the zeros along their edges
-    keep them apart.
+    Bilinear between pixels, 0 outside. The layers, from `first` on, lie below each other in one tall picture; the zeros
+    along their edges keep them apart.
     """
     count, height, width = gradients.shape[1:]
     zero = torch.zeros_like(unit)
@@ -326,7 +323,7 @@ def _gradients_at(
     corners = F.pad(grid, (0, 1), value=1.0).T  # u, v, 1: places are one product with each keypoint's turn and middle
     x = torch.stack([cos, -sin, keypoints[:, 0] + 0.5], 1) @ corners
     y = (torch.stack([sin, cos, keypoints[:, 1]], 1) @ corners).clamp_(0, height - 1)
-    y += ((keypoints[:, 2].round() - 1) * height + 0.5)[:, None]
+    y += ((keypoints[:, 2].round() - first) * height + 0.5)[:, None]
     places = torch.stack([x * (2 / width) - 1, y * (2 / (count * height)) - 1], -1)
     return F.grid_sample(gradients.flatten(1, 2)[None], places[None], align_corners=False)[0]
 
