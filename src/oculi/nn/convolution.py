@@ -13,7 +13,7 @@ class SameConv2d(nn.Conv2d):
     """Padded as TensorFlow does: the map gets ceil(side / stride), and the odd line of zeros stands right and below."""
 
     def forward(self, x: Float[Tensor, "b inputs h w"]) -> Float[Tensor, "b outputs h2 w2"]:
-        around = []
+        around: list[int] = []
         for side, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             zeros = max(0, (-(-side // stride) - 1) * stride + kernel - side)
             around += [zeros // 2, zeros - zeros // 2]
