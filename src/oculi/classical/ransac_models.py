@@ -154,7 +154,7 @@ def homography() -> Model:
         columns=(2, 2),
         solve=_solve_homography,
         squared_error=squared_transfer,
-        refit=lambda H, *data: refine_homography(H, *data, steps=1),
+        refit=lambda H, points, targets: refine_homography(H, points, targets, steps=1),
         chance=_near_point,
         ambiguity=_on_a_line,
     )
@@ -181,7 +181,7 @@ def fundamental() -> Model:
         columns=(2, 2),
         solve=solve_seven_points,
         squared_error=squared_sampson,
-        refit=lambda F, *data: refine_fundamental(F, *data, steps=2),
+        refit=lambda F, points, targets: refine_fundamental(F, points, targets, steps=2),
         chance=_near_line,
         ambiguity=_on_a_plane,
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -70,7 +71,7 @@ class RANSACPnP:
     ):
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio: expected a number in (0, 1], got {ratio}")
-        self.ransac = {"confidence": confidence, "max_trials": max_trials, "batch": batch, "seed": seed}
+        self.ransac: dict[str, Any] = {"confidence": confidence, "max_trials": max_trials, "batch": batch, "seed": seed}
         self.threshold, self.ratio = threshold, ratio
         RANSAC("pose", threshold, **self.ransac)  # refuses what cannot be
 
