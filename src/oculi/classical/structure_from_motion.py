@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -38,7 +37,7 @@ from oculi.classical.multi_view_stereo import textured_views
 from oculi.classical.ransac import RANSAC, Consensus
 from oculi.classical.ransac_models import essential, pose
 from oculi.classical.sift import SIFT
-from oculi.geometry.bundle_adjustment import Observations, bundle_adjustment, reprojection_errors
+from oculi.geometry.bundle_adjustment import Observations, Refined, bundle_adjustment, reprojection_errors
 from oculi.geometry.camera import Camera
 from oculi.geometry.camera_conventions import Reconstruction, View
 from oculi.geometry.essential import calibrated, relative_pose
@@ -110,7 +109,7 @@ class StructureFromMotion:
         reprojection: float = 1.5,
         angle: float = 1.5,
         least: int = 15,
-        refine: Literal["nothing", "focal", "pinhole"] = "nothing",
+        refine: Refined = "nothing",
         seed: int = 0,
     ):
         if max_keypoints < 8 or least < 8:
@@ -331,7 +330,7 @@ class _Build:
         self.known |= torch.bincount(part.point[fits], minlength=self.tracks) >= 2
         self._drop()
 
-    def _adjust(self, iterations: int, refine: str = "nothing") -> None:
+    def _adjust(self, iterations: int, refine: Refined = "nothing") -> None:
         """Bundle adjustment of what is there, after which what does not fit goes and what fits comes back."""
         self._fitting(self.used.nonzero()[:, 0])
         rows = self.used.nonzero()[:, 0]
