@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -110,7 +109,7 @@ class StructureFromMotion:
         reprojection: float = 1.5,
         angle: float = 1.5,
         least: int = 15,
-        refine: Literal["nothing", "focal", "pinhole"] = "nothing",
+        refine: Refined = "nothing",
         seed: int = 0,
     ):
         if max_keypoints < 8 or least < 8:
