@@ -35,7 +35,15 @@ NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "vit": (
         {"patch": 8, "width": 96, "depth": 6, "heads": 4, "hidden": 384},
-        {**COMMON, "optimizer": "adamw", "lr": 0.002, "weight_decay": 0.05, "clip": 1.0, "steps": 1500},
+        {
+            **COMMON,
+            "optimizer": "adamw",
+            "lr": 0.002,
+            "weight_decay": 0.05,
+            "clip": 1.0,
+            "steps": 1500,
+            "batch_size": 32,
+        },
     ),
     "lenet": (
         {"channels": [24, 64], "hidden": [256, 128]},

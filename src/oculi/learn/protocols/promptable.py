@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oculi.data.datasets import Dataset, Splits, batches
-from oculi.ops.boxes import mask_iou
+from oculi.ops.boxes import mask_iou, paired_mask_iou
 from oculi.predictions import Masks
 from oculi.system import System, evaluating, predict
 from oculi.types import Batch, Prompts
