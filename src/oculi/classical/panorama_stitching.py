@@ -81,7 +81,7 @@ class PanoramaStitching:
         gains: bool = True,
         ratio: float = 0.8,
         threshold: float = 2.0,
-        inliers: int = 10,
+        inliers: int = 8,
         max_keypoints: int = 3000,
         seed: int = 0,
     ):
@@ -367,7 +367,7 @@ def seam_step(panorama: Panorama, truth: Float[Tensor, "c h w"], where: Tensor) 
 
 
 def experiment(
-    size: int = 384, view: int = 230, photos: int = 5, light: float = 0.0, seed: int = 0
+    size: int = 384, view: int = 250, photos: int = 5, light: float = 0.0, seed: int = 0
 ) -> dict[str, float]:
     """Photographs cut into four overlapping warped views and stitched again, compared with the photographs.
 

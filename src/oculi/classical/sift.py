@@ -15,8 +15,8 @@ length, clipped at 0.2, unit length again. Descriptors are compared by Euclidean
     scales        sigma in pixels;  angles in radians from +x towards +y (down)
     scores        |D(x^)|;  descriptors n x 128, unit length, cells row by row, 8 directions each
 
-Differs from the paper: gradients are read by bilinear interpolation on a fixed grid in the keypoint's own frame (19
-x 19 over the orientation window, 4 x 4 per descriptor cell), so that one constant matrix holds all keypoints'
+Differs from the paper: gradients are read by bilinear interpolation on a fixed grid in the keypoint's own frame (15
+x 15 over the orientation window, 3 x 3 per descriptor cell), so that one constant matrix holds all keypoints'
 spatial weights.
 
 Lowe: Object recognition from local scale-invariant features, ICCV 1999; Distinctive image features from scale-invariant
@@ -49,8 +49,8 @@ REFINE_STEPS = 5
 CELLS, DIRECTIONS, ANGLE_BINS = 4, 8, 36
 STRIP = 40_000  # pixels whose extrema are looked for at a time
 GRADIENTS = 7_500_000  # numbers held at a time: what is larger the system hands out page by page, which is slow
-ORIENTATION_SIDE = 19  # samples across the window of the angle: half a sigma apart
-PER_CELL = 4  # samples across a cell of the descriptor, 3 sigma wide
+ORIENTATION_SIDE = 15  # samples across the window of the angle, two thirds of a sigma apart
+PER_CELL = 3  # samples across a cell of the descriptor, a sigma apart
 CAMERA_BLUR = 0.5  # sigma that a camera's picture is taken to have
 
 
