@@ -83,9 +83,12 @@ def track_points(
     _check(image, next_image, points, window, levels)
     flow = torch.zeros_like(points)
     solved = None
-    for scale in reversed(range(_useful(levels, image, window))):
-        first, second = (_reduced(p, scale) for p in (image, next_image))
-        flow, solved = _follow(first, second, (points - 0.5) / 2**scale, flow / 2**scale, window // 2, precision)
+    depth = _useful(levels, image, window)
+    first, second = (_pyramid(p, depth) for p in (image, next_image))
+    for scale in reversed(range(depth)):
+        flow, solved = _follow(
+            first[scale], second[scale], (points - 0.5) / 2**scale, flow / 2**scale, window // 2, precision
+        )
         flow = flow * 2**scale
     assert solved is not None
     eigenvalue, residual = solved
@@ -116,13 +119,16 @@ def _useful(levels: int, image: Tensor, window: int) -> int:
     return levels
 
 
-def _reduced(image: Float[Tensor, "1 h w"], scale: int) -> Float[Tensor, "1 h2 w2"]:
-    """Every second pixel of the smoothed picture, `scale` times: pixel k of the result is pixel 2 k."""
-    kernel = image.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    for _ in range(scale):
-        image = F.conv2d(F.pad(image[None], (2, 2, 2, 2), mode="reflect"), kernel.view(1, 1, 1, 5), stride=(1, 2))
-        image = F.conv2d(image, kernel.view(1, 1, 5, 1), stride=(2, 1))[0]
-    return image
+def _pyramid(image: Float[Tensor, "1 h w"], levels: int) -> list[Float[Tensor, "1 h2 w2"]]:
+    """Each picture is every second pixel of the one before, smoothed by 1 4 6 4 1: its pixel k is the other's 2 k."""
+    pictures = [image]
+    weights = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+    while len(pictures) < levels:
+        height, width = pictures[-1].shape[1:]
+        padded = F.pad(pictures[-1], (2, 2, 2, 2), mode="reflect")
+        rows = torch.stack([w * padded[:, k : k + height : 2] for k, w in enumerate(weights)]).sum(0)
+        pictures.append(torch.stack([w * rows[..., k : k + width : 2] for k, w in enumerate(weights)]).sum(0))
+    return pictures
 
 
 def _windows(
