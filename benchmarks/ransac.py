@@ -24,11 +24,12 @@ import torch
 
 from oculi.classical.ransac import RANSAC, synthetic_matches
 from oculi.classical.ransac_models import essential
-from oculi.classical.ransac_pnp import RANSACPnP, rotation_error, synthetic_view
+from oculi.classical.ransac_pnp import RANSACPnP, synthetic_view
 from oculi.geometry.camera import intrinsics
 from oculi.geometry.epipolar import epipolar_distance
 from oculi.geometry.essential import calibrated, relative_pose
 from oculi.geometry.pnp import transformed
+from oculi.geometry.rotations import rotation_error
 from oculi.metrics.correspondence import corner_error
 
 Fit = Callable[[], Any]

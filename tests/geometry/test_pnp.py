@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from oculi.geometry.epipolar import small_rotation
 from oculi.geometry.pnp import pose_matrix, refine_pose, solve_three_points, transformed
+from oculi.geometry.rotations import rotation_from_vector
 from two_views import two_views
 
 
@@ -50,7 +50,7 @@ def test_degenerate_triangles_have_no_solution():
 def test_refinement_is_opencvs():
     views = two_views(1, noise=1.0)
     _, targets = views.rays
-    start = pose_matrix(small_rotation(torch.full((3,), 0.05).double()) @ views.R, views.t + 0.1)
+    start = pose_matrix(rotation_from_vector(torch.full((3,), 0.05).double()) @ views.R, views.t + 0.1)
     found = refine_pose(start, views.world, targets)
     vector, shift = cv2.solvePnPRefineLM(
         views.world.numpy(),

@@ -18,7 +18,6 @@ in whose place the three-point solver and the refinement stand.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,7 @@ from oculi.classical.ransac_models import pose
 from oculi.classical.sift import SIFT
 from oculi.data.world import views
 from oculi.geometry.camera import Camera, intrinsics, look_at
+from oculi.geometry.rotations import rotation_error
 from oculi.ops.matching import match_descriptors
 from oculi.predictions import Keypoints
 from oculi.types import images_only
@@ -92,12 +92,6 @@ class RANSACPnP:
         if len(pairs) < 3:
             raise ValueError(f"keypoints: expected at least 3 that match the map, got {len(pairs)}")
         return self.fit(known.points[pairs[:, 1]], keypoints.points[pairs[:, 0]], K), pairs
-
-
-def rotation_error(R: Float[Tensor, "*batch 3 3"], truth: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """Angle in degrees of the turn between two rotations, exact for small ones too."""
-    apart = torch.linalg.matrix_norm(R.double() - truth.double())  # 2 sqrt(2) sin(angle / 2)
-    return 2 * torch.asin((apart / math.sqrt(8)).clamp_max(1)) * (180 / math.pi)
 
 
 # the experiment ------------------------------------------------------------------------------------------------------

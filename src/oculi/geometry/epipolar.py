@@ -27,20 +27,7 @@ from torch.nn import functional as F_
 
 from oculi.geometry.homography import normalise_points
 from oculi.geometry.polynomials import cubic_roots, pencil_determinant
-
-
-def skew(v: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """[v]_x, the matrix with [v]_x w = v x w."""
-    x, y, z = v.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-
-
-def small_rotation(w: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """A rotation that is exp([w]_x) to second order (Cayley's map), for steps of an optimisation."""
-    half = skew(w) / 2
-    identity = torch.eye(3, dtype=w.dtype, device=w.device)
-    return torch.linalg.solve(identity - half, identity + half)
+from oculi.geometry.rotations import cross_matrix, rotation_from_vector
 
 
 def epipolar_lines(F: Float[Tensor, "*batch 3 3"], points: Float[Tensor, "*batch n 2"]) -> Float[Tensor, "*batch n 3"]:
@@ -177,7 +164,7 @@ def minimise_sampson(
         normal = normal + damping * torch.eye(free, dtype=normal.dtype, device=normal.device)
         step, _ = torch.linalg.solve_ex(normal, (weighted * residual[..., None]).sum(-2))
         step = -step.nan_to_num(0, 0, 0).clamp(-0.3, 0.3)
-        left, right = left @ small_rotation(step[..., :3]), right @ small_rotation(step[..., 3:6])
+        left, right = left @ rotation_from_vector(step[..., :3]), right @ rotation_from_vector(step[..., 3:6])
         if not essential:
             ratio = ratio + step[..., 6]
     return _tangents(left, ratio, right)[0]
@@ -192,7 +179,7 @@ def _rescaled(points: Tensor, T: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]
 
 def _tangents(left: Tensor, ratio: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """F = U diag(1, s, 0) V^T and dF for turns of U, turns of V and a change of s: ... x 7 x 3 x 3."""
-    axes = skew(torch.eye(3, dtype=left.dtype, device=left.device))
+    axes = cross_matrix(torch.eye(3, dtype=left.dtype, device=left.device))
     values = torch.stack([torch.ones_like(ratio), ratio, torch.zeros_like(ratio)], -1)
     middle = torch.diag_embed(values)[..., None, :, :]
     grown = torch.zeros_like(middle)

@@ -29,7 +29,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F_
 
-from oculi.geometry.epipolar import check_matches, minimise_sampson, skew
+from oculi.geometry.epipolar import check_matches, minimise_sampson
+from oculi.geometry.rotations import cross_matrix
 
 
 def calibrated(K: Float[Tensor, "*#batch 3 3"], pixels: Float[Tensor, "*#batch n 2"]) -> Float[Tensor, "*batch n 2"]:
@@ -39,7 +40,7 @@ def calibrated(K: Float[Tensor, "*#batch 3 3"], pixels: Float[Tensor, "*#batch n
 
 def essential_of_pose(R: Float[Tensor, "*batch 3 3"], t: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """E = [t]_x R with t scaled to length 1."""
-    return skew(t / torch.linalg.norm(t, dim=-1, keepdim=True)) @ R
+    return cross_matrix(t / torch.linalg.norm(t, dim=-1, keepdim=True)) @ R
 
 
 def fundamental_of_essential(

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from oculi.geometry.epipolar import small_rotation
 from oculi.geometry.polynomials import cubic_roots, pencil_determinant
+from oculi.geometry.rotations import rotation_from_vector
 
 
 def transformed(
@@ -157,7 +157,7 @@ def refine_pose(
     for _ in range(steps):
         size = torch.diagonal(normal, dim1=-2, dim2=-1)
         step, _ = torch.linalg.solve_ex(normal + torch.diag_embed(damping[..., None] * size + 1e-300), pull)
-        turn = small_rotation(-step[..., :3])
+        turn = rotation_from_vector(-step[..., :3])
         tried = pose_matrix(turn @ pose[..., :3, :3], (turn @ pose[..., :3, 3:])[..., 0] - step[..., 3:])
         new_cost, new_normal, new_pull = _normal_equations(tried, points, targets, weights)
         better = (new_cost <= cost)[..., None, None]  # false for NaN

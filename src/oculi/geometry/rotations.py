@@ -10,6 +10,8 @@ Source: Hartley and Zisserman, Multiple View Geometry (2004), appendix 4; Sheppe
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -77,3 +79,9 @@ def nearest_rotation(M: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 
     sign = torch.det(U @ V)
     ones = torch.ones_like(sign)
     return (U * torch.stack([ones, ones, sign], -1)[..., None, :]) @ V
+
+
+def rotation_error(R: Float[Tensor, "*batch 3 3"], truth: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
+    """Angle in degrees of the turn between two rotations, exact for small ones too."""
+    apart = torch.linalg.matrix_norm(R.double() - truth.double())  # 2 sqrt(2) sin(angle / 2)
+    return 2 * torch.asin((apart / math.sqrt(8)).clamp_max(1)) * (180 / math.pi)

@@ -4,8 +4,9 @@ import cv2
 import pytest
 import torch
 
-from oculi.classical.ransac_pnp import FeatureMap, RANSACPnP, experiment, rotation_error, synthetic_view
+from oculi.classical.ransac_pnp import FeatureMap, RANSACPnP, experiment, synthetic_view
 from oculi.geometry.camera import Camera
+from oculi.geometry.rotations import rotation_error
 from oculi.predictions import Keypoints
 
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oculi.classical.dust3r import mean_distance, pnp_pose, swapped, true_pointmaps
-from oculi.classical.ransac_pnp import rotation_error
 from oculi.data.datasets import Splits, batches
 from oculi.geometry.camera import intrinsics, pixel_centers
 from oculi.geometry.pointmaps import focal_length, pointmap_depth, reciprocal_matches, relative_pose
+from oculi.geometry.rotations import rotation_error
 from oculi.metrics.classification import roc_area
 from oculi.system import System, predict
 from oculi.types import Batch
