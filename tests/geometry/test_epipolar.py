@@ -12,8 +12,6 @@ from oculi.geometry.epipolar import (
     fundamental_matrix,
     refine_fundamental,
     sampson_distance,
-    skew,
-    small_rotation,
     solve_eight_points,
     solve_seven_points,
     squared_sampson,
@@ -107,15 +105,6 @@ def test_a_batch_equals_its_members():
         assert (
             same_up_to_scale(F, refine_fundamental(fundamental_matrix(v.points, v.targets), v.points, v.targets)) < 1e-9
         )
-
-
-def test_skew_and_small_rotation():
-    v, w = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind(0)
-    torch.testing.assert_close((skew(v) @ w[..., None])[..., 0], torch.linalg.cross(v, w))
-    near = 1e-3 * v
-    torch.testing.assert_close(small_rotation(near), torch.linalg.matrix_exp(skew(near)), atol=1e-8, rtol=0)
-    R = small_rotation(v)
-    torch.testing.assert_close(R @ R.transpose(-1, -2), torch.eye(3, dtype=torch.float64).expand(4, 3, 3))
 
 
 PLANE, LINE = two_views(plane=True), torch.stack([torch.arange(9.0), 2 * torch.arange(9.0)], 1)

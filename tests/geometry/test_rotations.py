@@ -7,6 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from oculi.geometry.rotations import (
+    cross_matrix,
     nearest_rotation,
     quaternion_from_rotation,
     rotation_from_quaternion,
@@ -55,3 +56,9 @@ def test_nearest_rotation_has_no_reflection():
 def test_no_quaternion_of_length_zero():
     with pytest.raises(ValueError, match="length above 0"):
         rotation_from_quaternion(torch.zeros(4))
+
+
+def test_cross_matrix_is_the_cross_product_and_the_exponent():
+    v, w = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind(0)
+    torch.testing.assert_close((cross_matrix(v) @ w[..., None])[..., 0], torch.linalg.cross(v, w))
+    torch.testing.assert_close(rotation_from_vector(v), torch.linalg.matrix_exp(cross_matrix(v)))

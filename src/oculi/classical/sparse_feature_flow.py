@@ -39,7 +39,7 @@ class PointFlow:
     residual: Float[Tensor, " n"]
 
 
-def scharr(image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 2 h w"]:
+def scharr(image: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 2 h2 w2"]:
     """(d/dx, d/dy) by Scharr's 3 x 3 differences of what is inside; one pixel less on each side."""
     rows = (image[..., :-2, :] + image[..., 2:, :]) * (3 / 32) + image[..., 1:-1, :] * (10 / 32)
     columns = (image[..., :-2] + image[..., 2:]) * (3 / 32) + image[..., 1:-1] * (10 / 32)

@@ -122,7 +122,9 @@ def solve_four_points(
     size = apart.abs().amax((-1, -2)).prod(0)
     low, high = products.aminmax(dim=-1)
     least = 1e-12 * size.square()  # triangles thinner than this next to the sample's own size fix nothing
-    return h, ((low > least) | (high < -least)) & torch.isfinite(h[..., 2, 2])
+    usable = ((low > least) | (high < -least)) & torch.isfinite(h[..., 2, 2])
+    corner = h[..., 2:, 2:]
+    return h / torch.where(corner.abs() > 1e-12 * h.abs().amax((-1, -2), keepdim=True), corner, 1), usable
 
 
 def squared_transfer(

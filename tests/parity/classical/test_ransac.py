@@ -205,3 +205,8 @@ def test_experiment_at_a_tenth():
     figures = experiment(matches=500, seeds=5, pairs=1)
     assert figures["success"] == 1.0
     assert figures["inlier_iou"] > 0.98
+
+
+def test_an_exact_sample_gives_a_map_whose_last_entry_is_one():
+    points = torch.rand(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 100
+    torch.testing.assert_close(RANSAC().fit(points, points).model, torch.eye(3, dtype=torch.float64))
