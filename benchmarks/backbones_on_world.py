@@ -47,7 +47,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "lenet": (
         {"channels": [24, 64], "hidden": [256, 128]},
-        {**COMMON, "optimizer": "adam", "lr": 0.002, "steps": 2500},
+        {**COMMON, "optimizer": "adam", "lr": 0.002, "steps": 2000, "batch_size": 32},
     ),
 }
 
