@@ -11,6 +11,7 @@ from PIL import Image
 from oculi.predictions import PALETTE
 
 _MARKERS = "os^Dv<>"
+_NAME_PLACES = [(side, up) for up in (3, -9, 13, -19, 23, -29) for side in (5, -5)]  # of a name beside its point
 
 
 def lines(
@@ -60,14 +61,29 @@ def bars(
 
 
 def points(values: Mapping[str, tuple[float, float]], across: str, up: str, log: bool = False) -> Image.Image:
-    """One named point per pair (across, up); `log` scales the first of them logarithmically."""
+    """One point per pair (across, up), its name where no other stands; `log` scales the first of them logarithmically."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     figure, axes = _axes(across, up, width=8.0, height=5.0)
-    for name, (x, y) in values.items():
+    for x, y in values.values():
         axes.plot(x, y, "o", color=_colour(0))
-        axes.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15)
+    figure.draw_without_rendering()  # settles where the points lie on the picture
+    taken: list[Any] = []
+    for name, place in sorted(values.items(), key=lambda item: -item[1][1]):
+        label = axes.annotate(name, place, textcoords="offset points", fontsize=8)
+        for offset in _NAME_PLACES:
+            label.set_position(offset)
+            label.set_horizontalalignment("left" if offset[0] > 0 else "right")
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(box)
     return _picture(figure)
 
 
