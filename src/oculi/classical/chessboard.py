@@ -24,9 +24,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from oculi.classical.sift import gaussian_blur
 from oculi.geometry.camera import Camera, pixel_centers
 from oculi.geometry.distortion import distortion_jacobian, normalise_pixels, undistort
+from oculi.ops.gaussian_blur import gaussian_blur
 from oculi.ops.sampling import fast_sample
 
 CIRCLE = 32  # samples on it

@@ -30,8 +30,7 @@ from torch.nn import functional as F
 
 from oculi.classical.ransac import RANSAC
 from oculi.classical.sift import SIFT, photographs, warp, warps
-from oculi.geometry.camera import pixel_centers
-from oculi.geometry.homography import apply_homography
+from oculi.geometry.homography import apply_homography, warp_perspective
 from oculi.metrics.correspondence import corner_error
 from oculi.ops.matching import match_descriptors
 from oculi.predictions import Keypoints
@@ -74,29 +73,6 @@ def grey_picture(image: Float[Tensor, "c h w"], name: str = "image") -> Float[Te
     if image.shape[0] == 1:
         return image
     return (image * image.new_tensor(GREY).view(3, 1, 1)).sum(0, keepdim=True)
-
-
-def warp_perspective(
-    image: Float[Tensor, "c h w"], H: Float[Tensor, "3 3"], height: int, width: int, mode: str = "bicubic"
-) -> tuple[Float[Tensor, "c height width"], Bool[Tensor, "height width"]]:
-    """A `height` x `width` picture that shows at H(p) what `image` shows at p, and where it does.
-
-    The edge is repeated outside. Differentiable in the picture and in H.
-    """
-    old = image.shape[-2:]
-    pixels = pixel_centers(height, width, image.device).double()
-    back = torch.linalg.inv(H.double())
-    places = apply_homography(back, pixels)
-    # in front of the plane: the third coordinate keeps the sign that it has at the picture's own middle
-    middle = apply_homography(H.double(), places.new_tensor([[old[1] / 2, old[0] / 2]]))
-    depth, own = (F.pad(p, (0, 1), value=1.0) @ back[2] for p in (pixels, middle))
-    size = places.new_tensor([old[1], old[0]])
-    inside = ((places >= 0) & (places <= size)).all(-1) & (depth * own > 0)
-    unit = (places * (2 / size) - 1).nan_to_num(2.0).clamp(-2, 2).to(image)
-    warped = F.grid_sample(
-        image[None], unit.view(1, height, width, 2), mode=mode, padding_mode="border", align_corners=False
-    )
-    return warped[0], inside.view(height, width)
 
 
 def correlation(a: Float[Tensor, "1 h w"], b: Float[Tensor, "1 h w"], where: Bool[Tensor, "h w"]) -> float:

@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from oculi.classical.image_registration import agree, grey_picture, is_sane, warp_perspective
+from oculi.classical.image_registration import agree, grey_picture, is_sane
 from oculi.classical.sift import SIFT, photographs
-from oculi.geometry.homography import apply_homography
+from oculi.geometry.homography import apply_homography, warp_perspective
 from oculi.predictions import Keypoints
 
 

@@ -34,9 +34,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from oculi.classical.sift import gaussian_blur, photographs
+from oculi.classical.sift import photographs
 from oculi.geometry.camera import pixel_centers
 from oculi.input_contract import InputContract
+from oculi.ops.gaussian_blur import gaussian_blur
 from oculi.predictions import Flow
 from oculi.system import System
 from oculi.types import Batch

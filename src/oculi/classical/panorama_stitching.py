@@ -42,10 +42,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from oculi.classical.image_registration import Agreement, agree, grey_picture, is_sane, warp_perspective
+from oculi.classical.image_registration import Agreement, agree, grey_picture, is_sane
 from oculi.classical.ransac import RANSAC
 from oculi.classical.sift import SIFT, photographs
-from oculi.geometry.homography import apply_homography, solve_dlt
+from oculi.geometry.homography import apply_homography, solve_dlt, warp_perspective
 from oculi.ops.gaussian_blur import gaussian_blur
 from oculi.predictions import Keypoints
 

@@ -34,8 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oculi.classical.ransac import RANSAC
-from oculi.geometry.camera import pixel_centers
-from oculi.geometry.homography import apply_homography, solve_dlt
+from oculi.geometry.homography import solve_dlt, warp_perspective
 from oculi.input_contract import InputContract
 from oculi.metrics.correspondence import corner_error, matching_score, repeatability
 from oculi.ops.gaussian_blur import gaussian_blur
@@ -372,11 +371,7 @@ def warps(size: int) -> dict[str, Float[Tensor, "3 3"]]:
 
 def warp(image: Float[Tensor, "c h w"], H: Float[Tensor, "3 3"]) -> Float[Tensor, "c h w"]:
     """The picture that shows at H(p) what `image` shows at p; the edge is repeated outside. Bicubic."""
-    height, width = image.shape[-2:]
-    pixels = pixel_centers(height, width).double()
-    unit = apply_homography(torch.linalg.inv(H), pixels) * pixels.new_tensor([2 / width, 2 / height]) - 1
-    grid = unit.view(1, height, width, 2).to(image)
-    return F.grid_sample(image[None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0].clamp(0, 1)
+    return warp_perspective(image, H, *image.shape[1:])[0].clamp(0, 1)
 
 
 def experiment(size: int = 384, photos: int = 5, ratio: float = 0.8, seed: int = 0) -> dict[str, float]:

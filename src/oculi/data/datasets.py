@@ -6,7 +6,7 @@ workers, resume and slices trivial: the batch of step k depends on (seed, k) alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,6 +46,11 @@ class Splits:
             validation=Prepared(self.validation, contract),
             test=Prepared(self.test, contract),
         )
+
+
+def consecutive(make: Callable[[int, int], Dataset], train: int, validation: int, test: int) -> Splits:
+    """Splits of generated samples that follow each other: `make(length, start)` gives those from number `start` on."""
+    return Splits(make(train, 0), make(validation, train), make(test, train + validation))
 
 
 class Prepared:

@@ -245,3 +245,26 @@ def warp_by_homography(
     inside = ((source >= 0) & (source <= size)).all(-1).unflatten(1, (height, width))
     grid = (source * (2 / size) - 1).unflatten(1, (height, width)).to(image)
     return F.grid_sample(image, grid, align_corners=False), inside
+
+
+def warp_perspective(
+    image: Float[Tensor, "c h w"], H: Float[Tensor, "3 3"], height: int, width: int, mode: str = "bicubic"
+) -> tuple[Float[Tensor, "c height width"], Bool[Tensor, "height width"]]:
+    """A `height` x `width` picture that shows at H(p) what `image` shows at p, and where it does.
+
+    The edge is repeated outside. Differentiable in the picture and in H.
+    """
+    old = image.shape[-2:]
+    pixels = pixel_centers(height, width, image.device).double()
+    back = torch.linalg.inv(H.double())
+    places = apply_homography(back, pixels)
+    # in front of the plane: the third coordinate keeps the sign that it has at the picture's own middle
+    middle = apply_homography(H.double(), places.new_tensor([[old[1] / 2, old[0] / 2]]))
+    depth, own = (F.pad(p, (0, 1), value=1.0) @ back[2] for p in (pixels, middle))
+    size = places.new_tensor([old[1], old[0]])
+    inside = ((places >= 0) & (places <= size)).all(-1) & (depth * own > 0)
+    unit = (places * (2 / size) - 1).nan_to_num(2.0).clamp(-2, 2).to(image)
+    warped = F.grid_sample(
+        image[None], unit.view(1, height, width, 2), mode=mode, padding_mode="border", align_corners=False
+    )
+    return warped[0], inside.view(height, width)

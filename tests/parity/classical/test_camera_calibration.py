@@ -17,9 +17,9 @@ from oculi.classical.camera_calibration import (
     true_corners,
 )
 from oculi.classical.chessboard import board_corners, find_chessboard, refine_corners, render_chessboard
-from oculi.classical.sift import gaussian_blur
 from oculi.geometry.camera import Camera
 from oculi.geometry.homography import homography_dlt
+from oculi.ops.gaussian_blur import gaussian_blur
 
 ROWS, COLUMNS, SQUARE, HEIGHT, WIDTH = 6, 9, 0.03, 240, 320
 LENS = torch.tensor([-0.25, 0.08, 0.001, -0.0008, -0.01], dtype=torch.float64)

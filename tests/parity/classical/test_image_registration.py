@@ -11,9 +11,9 @@ from oculi.classical.image_registration import (
     experiment,
     grey_picture,
     is_sane,
-    warp_perspective,
 )
 from oculi.classical.sift import photographs, warp, warps
+from oculi.geometry.homography import warp_perspective
 from oculi.metrics.correspondence import corner_error
 
 SIZE = 160

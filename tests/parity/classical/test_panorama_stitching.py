@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from oculi.classical.image_registration import warp_perspective
 from oculi.classical.panorama_stitching import (
     PanoramaStitching,
     experiment,
@@ -15,7 +14,7 @@ from oculi.classical.panorama_stitching import (
     seam_step,
 )
 from oculi.classical.sift import photographs
-from oculi.geometry.homography import apply_homography
+from oculi.geometry.homography import apply_homography, warp_perspective
 
 
 def views(light: float = 0.0, seed: int = 0, size: int = 224, view: int = 140):

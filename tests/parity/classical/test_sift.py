@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from oculi.classical.ransac import RANSAC
-from oculi.classical.sift import SIFT, experiment, gaussian_blur, photographs, root_sift, warp, warps
+from oculi.classical.sift import SIFT, experiment, photographs, root_sift, warp, warps
 from oculi.metrics.correspondence import corner_error, matching_score, repeatability
+from oculi.ops.gaussian_blur import gaussian_blur
 from oculi.ops.matching import match_descriptors
 from oculi.predictions import Keypoints
 from oculi.system import predict

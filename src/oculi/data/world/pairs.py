@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oculi.data.datasets import Splits
+from oculi.data.datasets import Splits, consecutive
 from oculi.data.world.dataset import pack, unpack
 from oculi.data.world.render import render
 from oculi.data.world.scenes import Knobs, Scenes, lay_out, look
@@ -111,8 +111,8 @@ def load(
     knobs = Knobs(
         objects=(int(objects[0]), int(objects[1])), radius=(float(radius[0]), float(radius[1])), background=background
     )
-    parts, start = [], 0
-    for length in (train, validation, test):
-        parts.append(WorldPairs(length, size, seed, start, knobs, turn, (float(fov[0]), float(fov[1]))))
-        start += length
-    return Splits(parts[0], parts[1], parts[2])
+
+    def made(length: int, start: int) -> WorldPairs:
+        return WorldPairs(length, size, seed, start, knobs, turn, (float(fov[0]), float(fov[1])))
+
+    return consecutive(made, train, validation, test)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from oculi.data.datasets import Splits
+from oculi.data.datasets import Splits, consecutive
 from oculi.data.world.render import render
 from oculi.data.world.scenes import Knobs, Scenes, lay_out, moved
 from oculi.data.world.truth import visible
@@ -89,9 +89,8 @@ def load(
     knobs = Knobs(
         objects=(int(objects[0]), int(objects[1])), radius=(float(radius[0]), float(radius[1])), fov=fov, occlusion=0.6
     )
-    parts, start = [], 0
-    for length in (train, validation, test):
-        parts.append(WorldVideo(length, frames, size, seed, start, knobs, speed))
-        start += length
-    train_part, validation_part, test_part = parts
-    return Splits(train_part, validation_part, test_part)
+
+    def made(length: int, start: int) -> WorldVideo:
+        return WorldVideo(length, frames, size, seed, start, knobs, speed)
+
+    return consecutive(made, train, validation, test)

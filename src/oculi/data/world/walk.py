@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from oculi.data.datasets import Splits
+from oculi.data.datasets import Splits, consecutive
 from oculi.data.world.render import render
 from oculi.data.world.scenes import Knobs, Scenes, lay_out, look
 from oculi.geometry.camera import Camera
@@ -92,9 +92,8 @@ def load(
         objects=(int(objects[0]), int(objects[1])), radius=(float(radius[0]), float(radius[1])), fov=fov,
         background=background,
     )  # fmt: skip
-    parts, start = [], 0
-    for length in (train, validation, test):
-        parts.append(WorldWalk(length, frames, size, seed, start, knobs, speed, drift))
-        start += length
-    train_part, validation_part, test_part = parts
-    return Splits(train_part, validation_part, test_part)
+
+    def made(length: int, start: int) -> WorldWalk:
+        return WorldWalk(length, frames, size, seed, start, knobs, speed, drift)
+
+    return consecutive(made, train, validation, test)
