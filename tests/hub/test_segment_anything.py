@@ -13,6 +13,7 @@ from oculi.segment.sam import SAM
 from oculi.segment.sam2 import SAM2
 from oculi.system import BadCheckpoint
 from oculi.types import Prompts
+from sam2_settings import vision
 
 SIDE = 64
 
@@ -32,18 +33,8 @@ def small_sam():
 def small_sam2():
     from transformers import Sam2VideoConfig, Sam2VideoModel
 
-    trunk = {
-        "model_type": "sam2_hiera_det_model", "hidden_size": 16, "num_attention_heads": 1, "image_size": [SIDE, SIDE],
-        "window_positional_embedding_background_size": [5, 5], "blocks_per_stage": [1, 2, 2, 1],
-        "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8],
-        "window_size_per_stage": [4, 4, 6, 2], "global_attention_blocks": [4],
-    }  # fmt: skip
-    vision = {
-        "model_type": "sam2_vision_model", "backbone_config": trunk, "backbone_channel_list": [128, 64, 32, 16],
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "fpn_hidden_size": 64,
-    }  # fmt: skip
     config = Sam2VideoConfig(
-        vision_config=vision, image_size=SIDE, num_maskmem=3, memory_attention_hidden_size=64,
+        vision_config=vision(SIDE, 64), image_size=SIDE, num_maskmem=3, memory_attention_hidden_size=64,
         prompt_encoder_config={"hidden_size": 64, "image_size": SIDE},
         mask_decoder_config={
             "hidden_size": 64, "mlp_dim": 512, "num_attention_heads": 2, "iou_head_hidden_dim": 64,

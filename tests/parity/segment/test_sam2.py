@@ -7,6 +7,7 @@ from agreement import close
 from oculi.hub.renames import fill
 from oculi.hub.segment_anything import sam2
 from oculi.types import Prompts
+from sam2_settings import vision
 
 SIDE, CHANNELS = 64, 128
 
@@ -15,18 +16,8 @@ def configuration():
     """Small; the width of memories is 64 in transformers whatever one says."""
     from transformers import Sam2VideoConfig
 
-    trunk = {
-        "model_type": "sam2_hiera_det_model", "hidden_size": 16, "num_attention_heads": 1, "image_size": [SIDE, SIDE],
-        "window_positional_embedding_background_size": [5, 5], "blocks_per_stage": [1, 2, 2, 1],
-        "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 8],
-        "window_size_per_stage": [4, 4, 6, 2], "global_attention_blocks": [4],
-    }  # fmt: skip
-    vision = {
-        "model_type": "sam2_vision_model", "backbone_config": trunk, "backbone_channel_list": [128, 64, 32, 16],
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]], "fpn_hidden_size": CHANNELS,
-    }  # fmt: skip
     return Sam2VideoConfig(
-        vision_config=vision, image_size=SIDE, num_maskmem=3, memory_attention_hidden_size=CHANNELS,
+        vision_config=vision(SIDE, CHANNELS), image_size=SIDE, num_maskmem=3, memory_attention_hidden_size=CHANNELS,
         prompt_encoder_config={"hidden_size": CHANNELS, "image_size": SIDE},
         mask_decoder_config={
             "hidden_size": CHANNELS, "mlp_dim": 8 * CHANNELS, "num_attention_heads": 4, "iou_head_hidden_dim": CHANNELS,
