@@ -343,3 +343,66 @@ def test_bad_options():
         training_options(recipe("resnet").with_overrides({"training.schedule": "step"}))
     with pytest.raises(ValueError, match="freeze: expected fewer than the 4 groups"):
         Freezing(build("resnet", tiny=True), Training(freeze=4))
+
+
+def muon_run(steps, kept=None):
+    """A network after so many steps by both halves at once, and its optimiser."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 8))
+    net.to(memory_format=torch.channels_last)
+    phase = Phase("all", list(net.parameters()), lambda batch: {})
+    training = Training(optimizer="muon", lr=0.02, weight_decay=0.1, schedule="cosine")
+    optimizer = optimizer_for(phase, training)
+    schedule = schedule_for(optimizer, training, 6)
+    if kept is not None:
+        for part, state in zip((net, optimizer, schedule), kept, strict=True):
+            part.load_state_dict(state)
+    for step in range(*steps):
+        image = torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        net(image).square().sum().backward()
+        optimizer.step()
+        schedule.step()
+    return net, optimizer, schedule
+
+
+def test_muon_moves_matrices_along_orthogonal_ones():
+    before, after = muon_run((0, 0))[0], muon_run((0, 1))[0]
+    with torch.no_grad():
+        for layer, wide in ((1, 4), (3, 16)):  # five steps of Newton and Schulz leave the least values smaller
+            old, new = before[layer].weight.flatten(1), after[layer].weight.flatten(1)
+            moved = (old * (1 - 0.02 * 0.1) - new) / (0.02 * 0.2 * wide**0.5)
+            found = torch.linalg.svdvals(moved)
+            assert found[: len(found) * 3 // 4].tolist() == pytest.approx([1.0] * (len(found) * 3 // 4), abs=0.35)
+        moved = before[0].weight * (1 - 0.002 * 0.1) - after[0].weight
+        assert moved.abs().max().item() == pytest.approx(0.002, rel=1e-3)
+
+
+def test_muon_takes_the_steps_of_torchs():
+    start = [torch.randn(shape, generator=torch.Generator().manual_seed(3)) for shape in ((8, 24), (24, 8), (6, 6))]
+    ours, theirs = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    mine = optimizer_for(Phase("all", ours, lambda batch: {}), Training(optimizer="muon", lr=0.02, weight_decay=0.1))
+    reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
+            b.grad = a.grad.clone()
+        mine.step()
+        reference.step()
+    for a, b, w in zip(ours, theirs, start, strict=True):  # torch's rounds to bfloat16, 8 bits
+        assert torch.linalg.norm((a - b).detach()) <= 0.02 * torch.linalg.norm((b - w).detach())
+
+
+def test_muon_goes_on_where_it_stopped():
+    whole = muon_run((0, 6))
+    first = muon_run((0, 3))
+    again = muon_run((3, 6), [part.state_dict() for part in first])
+    assert all(torch.equal(a, b) for a, b in zip(whole[0].parameters(), again[0].parameters(), strict=True))
+
+
+def test_muon_without_matrices_is_adamw():
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = optimizer_for(Phase("all", [weight], lambda batch: {}), Training(optimizer="muon", lr=0.5))
+    weight.sum().backward()
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([0.95] * 3)

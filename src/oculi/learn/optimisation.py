@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as torchs
 
+from oculi.learn.muon import MuonAdamW
 from oculi.system import Phase, System
 
 
@@ -43,7 +44,7 @@ class Training:
 
     steps: int = 1000
     batch_size: int = 64
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"] = "adam"
+    optimizer: Literal["sgd", "adam", "adamw", "muon", "rmsprop", "adagrad", "adadelta"] = "adam"
     lr: float = 1e-3
     momentum: float = 0.9
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
@@ -100,6 +101,7 @@ def optimizer_for(
         raise ValueError(f"phase {phase.name}: it has no parameters to train")
     groups = _groups(phase.parameters, training, rates or {})
     first, second = training.betas
+    fused = not training.precision.endswith("mixed")  # Lightning clips no gradients that a fused step would unscale
     match training.optimizer:
         case "sgd":
             return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum)
@@ -110,9 +112,11 @@ def optimizer_for(
         case "adadelta":
             return torch.optim.Adadelta(groups, lr=training.lr)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=training.lr, betas=(first, second), weight_decay=0.0)
+            return torch.optim.AdamW(groups, lr=training.lr, betas=(first, second), weight_decay=0.0, fused=fused)
+        case "muon":
+            return MuonAdamW(groups, training.lr, (first, second), fused)
         case _:
-            return torch.optim.Adam(groups, lr=training.lr, betas=(first, second))
+            return torch.optim.Adam(groups, lr=training.lr, betas=(first, second), fused=fused)
 
 
 def _groups(
