@@ -24,7 +24,8 @@ from oculi.system import Phase, System
 class Training:
     """How a system learns; each field can be set in a recipe (`training:`) and on the command line (`--training.lr`).
 
-    steps: optimiser steps; warmup: steps of linear warm-up; schedule: what follows it (step: `gamma` times as much
+    steps: optimiser steps; optimizer: torch's, or `muon`, which steps matrices by Muon and the rest by AdamW at a tenth
+    of the rate (`learn/muon.py`); warmup: steps of linear warm-up; schedule: what follows it (step: `gamma` times as much
     every `period` steps, multistep: at each of `milestones`, restarts: a cosine over each `period`, linear: down to
     0, plateau: `gamma` times as much after more than `patience` validations without a lower loss); clip: largest
     gradient norm, and clip_value: largest derivative (0 = none); ema: decay of the weights' moving average, or swa:
