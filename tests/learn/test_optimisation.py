@@ -15,6 +15,7 @@ from oculi.data.digits import load as digits
 from oculi.input_contract import InputContract
 from oculi.learn.kept_weights import Best, settle_batch_norms, validation_loss
 from oculi.learn.learner import Training, fit, seed_everything
+from oculi.learn.muon import nearest_orthogonal
 from oculi.learn.optimisation import Freezing, layer_groups, layer_rates, optimizer_for, schedule_for
 from oculi.learn.training import build, training_options
 from oculi.predictions import Classes
@@ -391,6 +392,16 @@ def test_muon_takes_the_steps_of_torchs():
         reference.step()
     for a, b, w in zip(ours, theirs, start, strict=True):  # torch's rounds to bfloat16, 8 bits
         assert torch.linalg.norm((a - b).detach()) <= 0.02 * torch.linalg.norm((b - w).detach())
+
+
+def test_what_fades_behind_dead_units_is_nothing_to_muon():
+    gradient = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    gradient[:, 4] *= 1e-22
+    gradient[2] *= 1e-22
+    found = nearest_orthogonal(gradient)
+    assert not found[:, 4].any()
+    assert not found[2].any()
+    assert torch.linalg.svdvals(found)[:5].tolist() == pytest.approx([1.0] * 5, abs=0.35)
 
 
 def test_muon_goes_on_where_it_stopped():

@@ -88,3 +88,12 @@ def test_what_does_not_come_back_has_been_told(
             assert close or any(word in lost for word in words), (field, lost)
     if plain:
         assert lost == ""
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo", "semantic_png"])
+def test_pictures_of_five_channels_are_refused(tmp_path, name):
+    picture = sample(1, "odd", True, True, False, False, True)
+    picture.image, picture.semantic = torch.rand(5, 8, 8), torch.zeros(8, 8, dtype=torch.int64)
+    with pytest.raises(ValueError, match="3 channels"):
+        write({"train": [picture]}, tmp_path, name, NAMES)
+    assert not list(tmp_path.rglob("*.png"))

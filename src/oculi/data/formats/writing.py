@@ -37,6 +37,8 @@ def label_names(parts: Mapping[str, Dataset], class_names: Sequence[str] | None)
 def _unfit(sample: Sample, index: int, names: list[str] | None) -> tuple[str, list[int]]:
     if sample.image is None or sample.boxes is None or sample.labels is None:
         return "samples without an image, boxes or labels", [index]
+    if len(sample.image) not in (1, 3):
+        return "samples whose picture has neither 1 nor 3 channels, which a PNG file cannot hold", [index]
     if len({len(v) for v in (sample.boxes, sample.labels, sample.masks, sample.crowd) if v is not None}) > 1:
         return "samples with unlike numbers of boxes, labels, masks or crowd flags", [index]
     if len(sample.labels) and (
@@ -70,6 +72,8 @@ def saved(
             ):
                 lost.add(f"{spec.name}, which this format does not hold", [name])
         assert sample.image is not None
+        if len(sample.image) not in (1, 3):
+            raise ValueError(f"image {name}: a PNG file holds 1 or 3 channels, this picture has {len(sample.image)}")
         levels = sample.image.double() * 255
         lost.add("pictures rounded to 8 bits", [name] if float((levels - levels.round()).abs().max()) > 1e-3 else [])
         picture = to_pil(sample.image) if len(sample.image) == 3 else to_pil(sample.image).convert("L")
