@@ -85,21 +85,24 @@ def main() -> None:
     for name in options.models:
         theirs, ours = pair(name)
         models = {"timm": theirs, "ours": ours}
-        for batch in options.batches:
+        passes = [(batch, "forward", forward, False) for batch in options.batches]  # first, while weights are equal
+        passes += [(batch, "training step", training_step, True) for batch in options.batches]
+        for batch, what, step, train in passes:
             image = torch.rand(batch, 3, 224, 224)
             images = {"ours": image, "timm": (image - ours.pixel_mean) / ours.pixel_std}
-            with torch.no_grad():
-                expected = theirs.eval()(images["timm"])
-                difference = float((ours.eval()(image) - expected).abs().max() / expected.abs().max())
-            for what, step, train in (("forward", forward, False), ("training step", training_step, True)):
-                for model in models.values():
-                    model.train(train)
-                started = time.perf_counter()
-                step(theirs, images["timm"], torch.arange(batch), torch.optim.SGD(theirs.parameters(), lr=0.0))
-                repetitions = max(3, min(31, int(options.seconds / 2 / (time.perf_counter() - started))))
-                found = compare(models, step, images, repetitions)
-                described = {"model": name, "batch": batch, "what": what, **found, "repetitions": repetitions}
-                print(json.dumps({**described, "difference": f"{difference:.1e}"}), flush=True)
+            described = {"model": name, "batch": batch, "what": what}
+            if not train:
+                with torch.no_grad():
+                    expected = theirs.eval()(images["timm"])
+                    difference = float((ours.eval()(image) - expected).abs().max() / expected.abs().max())
+                described["difference"] = f"{difference:.1e}"
+            for model in models.values():
+                model.train(train)
+            started = time.perf_counter()
+            step(theirs, images["timm"], torch.arange(batch), torch.optim.SGD(theirs.parameters(), lr=0.0))
+            repetitions = max(3, min(31, int(options.seconds / 2 / (time.perf_counter() - started))))
+            found = compare(models, step, images, repetitions)
+            print(json.dumps({**described, **found, "repetitions": repetitions}), flush=True)
     print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}))
 
 

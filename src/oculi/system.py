@@ -127,7 +127,7 @@ class System(nn.Module):
 
     def normalize(self, image: Float[Tensor, "*batch channels height width"]) -> Tensor:
         """(x - mean) / std with the training data's statistics, saved with the weights."""
-        return (image - self.pixel_mean) / self.pixel_std
+        return (image - self.pixel_mean).div_(self.pixel_std)  # in place: half the memory traffic of a large batch
 
     def set_statistics(self, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]) -> None:
         """Store the training images' mean and standard deviation per channel."""

@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
         residual = x
         for conv in self.convs[:-1]:
             residual = F.relu(conv(residual), inplace=True)
-        return F.relu(self.convs[-1](residual) + self.skip(x))
+        return F.relu(self.convs[-1](residual).add_(self.skip(x)), inplace=True)
 
 
 class ResNet(System):
