@@ -76,7 +76,7 @@ def points(values: Mapping[str, tuple[float, float]], across: str, up: str, log:
     figure.draw_without_rendering()  # settles where the points lie on the picture
     taken: list[Any] = []
     for name, place in sorted(values.items(), key=lambda item: -item[1][1]):
-        label = axes.annotate(name, place, textcoords="offset points", fontsize=8)
+        label = axes.annotate(name, place, xytext=(0, 0), textcoords="offset points", fontsize=8)
         for offset in _NAME_PLACES:
             label.set_position(offset)
             label.set_horizontalalignment("left" if offset[0] > 0 else "right")
