@@ -37,8 +37,8 @@ NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"patch": 8, "width": 96, "depth": 6, "heads": 4, "hidden": 384},
         {
             **COMMON,
-            "optimizer": "muon",
-            "lr": 0.02,
+            "optimizer": "adamw",
+            "lr": 0.002,
             "weight_decay": 0.05,
             "clip": 1.0,
             "steps": 1500,
