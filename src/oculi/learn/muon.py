@@ -27,9 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MOMENTUM, SHARE = 0.95, 0.1  # SHARE: of the rate, for AdamW's part
-NOTHING = (
-    1e-12  # of a direction's length: what fades behind dead units; its squares would be denormal, twenty times as slow
-)
+NOTHING = 1e-12  # of a direction's length: what fades behind dead units, whose squares would be denormal and slow
 
 
 def is_matrix(weight: Tensor) -> bool:
@@ -72,7 +70,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _move(self, weight: Tensor, gradient: Tensor, lr: float, decay: float) -> None:
         state = self.state[weight]
-        mean = state.setdefault("momentum", torch.zeros_like(gradient)).lerp_(gradient, 1 - MOMENTUM)
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        mean = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
         direction = nearest_orthogonal(gradient.lerp(mean, MOMENTUM).flatten(1))
         weight.mul_(1 - lr * decay)
         weight.sub_(direction.view_as(weight), alpha=0.2 * lr * max(weight.shape[:2]) ** 0.5)
