@@ -151,11 +151,13 @@ class RANSAC:
         for name, value, width in zip(("points", "targets"), data, columns):
             if value.ndim != 2 or value.shape[1] != width or len(value) != len(points):
                 raise ValueError(f"{name}: expected {len(points)} x {width}, got {tuple(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
+        data = [value.cpu().double().T.contiguous().T for value in data]  # errors read x's and y's one after the other
+        for name, value in zip(("points", "targets"), data):
+            if not math.isfinite(value.sum()):  # as every coordinate is then
                 raise ValueError(f"{name}: expected finite coordinates, got NaN or infinity")
         if len(points) < self.model.size:
             raise ValueError(f"points: expected at least {self.model.size}, got {len(points)}")
-        return [value.cpu().double() for value in data]
+        return data
 
     def _samples(self, data: list[Tensor], count: int, generator: torch.Generator) -> list[Tensor]:
         """Minimal samples without repetition; among many data repetitions are rare, and lose as degenerate."""
@@ -191,16 +193,21 @@ class RANSAC:
         self, model: Tensor, squared: Tensor, cost: float, data: list[Tensor]
     ) -> tuple[Tensor, Tensor, float]:
         """Fit again to the inliers as long as that lowers the cost."""
+        if self.model.descend is not None and self.refits:
+            tried = self.model.descend(model, self.threshold, self.refits, *data)
+            new_squared = self.model.squared_error(tried[None], *data)[0]
+            new_cost = float(self._cost(new_squared))
+            return (tried, new_squared, new_cost) if new_cost <= cost else (model, squared, cost)
         for _ in range(self.refits):
             inliers = (squared <= self.threshold**2).nonzero()[:, 0]
             if len(inliers) <= self.model.size:
                 break
-            tried = self.model.refit(model, *(d.index_select(0, inliers) for d in data))
+            tried = self.model.refit(model, *(d.T.index_select(1, inliers).T for d in data))
             new_squared = self.model.squared_error(tried[None], *data)[0]
             new_cost = float(self._cost(new_squared))
             if not new_cost < cost and not (self.scoring == "consensus" and new_cost == cost):
                 break
-            settled = new_cost > 0.999 * cost and self.scoring == "msac"
+            settled = new_cost > 0.99 * cost and self.scoring == "msac"
             model, squared, cost = tried, new_squared, new_cost
             if settled:
                 break

@@ -41,6 +41,7 @@ class Model:
 
     solve: a batch of minimal samples to a batch of lists of solutions, and which of these count.
     squared_error: of every datum under every one of m models. refit: of one model to the data of its inliers.
+    descend: where that is faster, in place of refits: from a model, a threshold and a number of them to a better model.
     chance: share of unrelated data that lie within the threshold of any model. ambiguity: why inliers fix no model.
     """
 
@@ -51,6 +52,7 @@ class Model:
     refit: Callable[..., Tensor]
     chance: Callable[..., float]
     ambiguity: Callable[..., str]
+    descend: Callable[..., Tensor] | None = None
 
 
 def _extent(data: Tensor) -> list[float]:
@@ -154,9 +156,10 @@ def homography() -> Model:
         columns=(2, 2),
         solve=_solve_homography,
         squared_error=squared_transfer,
-        refit=lambda H, points, targets: refine_homography(H, points, targets, steps=1),
+        refit=refine_homography,
         chance=_near_point,
         ambiguity=_on_a_line,
+        descend=lambda H, threshold, steps, *data: refine_homography(H, *data, steps, threshold, enough=0.03),
     )
 
 

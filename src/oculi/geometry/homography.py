@@ -23,7 +23,6 @@ Malisiewicz, Rabinovich: SuperPoint, 2018, arXiv:1712.07629 (random homographies
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -106,25 +105,20 @@ def solve_four_points(
 ) -> tuple[Float[Tensor, "*batch 3 3"], Bool[Tensor, "*batch"]]:
     """H of exactly four matches in closed form, and whether they fix a map that folds nothing over.
 
-    With the fourth point as origin, H = sum_i (c'_i / c_i) p'_i (p_j x p_k)^T, c_i being twice the area of the triangle
-    without i; the three areas and the whole one must have kept their signs, or all have changed them (a reflection).
+    In homogeneous pixels H = sum_i (c'_i / c_i) p'_i (p_j x p_k)^T over the first three, c_i being twice the area of the
+    triangle of the fourth with j and k; the three areas and their sum, that of the first three, must have kept their signs,
+    or all have changed them (a reflection).
     """
-    both = torch.stack([source, target])
-    origin = both[..., 3:, :]
-    apart = both[..., :3, :] - origin
-    corners = F.pad(apart, (0, 1), value=1.0)
-    rows = torch.linalg.cross(corners.roll(-1, -2), corners.roll(1, -2))
-    areas = rows[..., 2]
-    h = corners[1].transpose(-1, -2) @ ((areas[1] / areas[0])[..., None] * rows[0])
-    h[..., 2] -= (h[..., :2] * origin[0]).sum(-1)
-    h[..., :2, :] += origin[1].transpose(-1, -2) * h[..., 2:, :]
-    products = torch.cat([areas, areas.sum(-1, keepdim=True)], -1).prod(0)
-    size = apart.abs().amax((-1, -2)).prod(0)
-    low, high = products.aminmax(dim=-1)
-    least = 1e-12 * size.square()  # triangles thinner than this next to the sample's own size fix nothing
-    usable = ((low > least) | (high < -least)) & torch.isfinite(h[..., 2, 2])
+    both = F.pad(torch.stack([source, target]), (0, 1), value=1.0)
+    around = torch.cat([both[..., :3, :], both[..., :2, :]], -2)
+    rows = torch.linalg.cross(around[..., 1:4, :], around[..., 2:, :])
+    areas = (rows * both[..., 3:, :]).sum(-1)
+    h = both[1, ..., :3, :].transpose(-1, -2) @ ((areas[1] / areas[0])[..., None] * rows[0])
+    low, high = torch.cat([areas, areas.sum(-1, keepdim=True)], -1).prod(0).aminmax(dim=-1)
+    side = rows[..., :2].abs().amax((-1, -2)).prod(0)
+    least = 1e-12 * side.square()  # triangles thinner than this next to the sample's own size fix nothing
     corner = h[..., 2:, 2:]
-    return h / torch.where(corner.abs() > 1e-12 * h.abs().amax((-1, -2), keepdim=True), corner, 1), usable
+    return h / torch.where(corner == 0, 1, corner), (low > least) | (high < -least)
 
 
 def squared_transfer(
@@ -132,56 +126,70 @@ def squared_transfer(
 ) -> Float[Tensor, "*batch n"]:
     """`transfer_error` squared, many maps at once; NaN where H sends the source to infinity."""
     mapped = H[..., :2] @ source.transpose(-1, -2) + H[..., 2:]
-    apart = mapped[..., :2, :] / mapped[..., 2:, :] - target.transpose(-1, -2)
-    return apart.square().sum(-2)
+    x, y = (mapped[..., :2, :] / mapped[..., 2:, :] - target.transpose(-1, -2)).unbind(-2)
+    return torch.addcmul(x * x, y, y)
 
 
 def refine_homography(
-    H: Float[Tensor, "3 3"], source: Float[Tensor, "n 2"], target: Float[Tensor, "n 2"], steps: int = 5
+    H: Float[Tensor, "3 3"],
+    source: Float[Tensor, "n 2"],
+    target: Float[Tensor, "n 2"],
+    steps: int = 5,
+    threshold: float = math.inf,
+    enough: float = 1e-9,
 ) -> Float[Tensor, "3 3"]:
-    """H that lowers the sum of squared distances in the second picture: Gauss-Newton from a start near it."""
-    both = torch.cat([source, target], 1).double().T.contiguous()
-    mean = both.mean(1, keepdim=True)
-    both = both - mean
-    scale = both.abs().mean(1, keepdim=True).clamp_min(1e-12)
-    points, places = (both / scale).split(2)
-    scales, means = scale[:, 0].tolist(), mean[:, 0].tolist()
-    back, forth = _similarity(scales[:2], means[:2], H.device), _similarity(scales[2:], means[2:], H.device)
-    h = torch.linalg.solve(forth, H.double() @ back)
-    rows, signs = _normal_layout(H.device)
-    for _ in range(steps):
+    """H with a smaller sum over matches of min(distance in the second picture, threshold)^2, by Gauss-Newton.
+
+    A step is fitted to the matches that are within the threshold before it. Ends where a step lowers the sum by less than
+    its share `enough`; H comes back as it was where none lowers it.
+    """
+    count = len(source)
+    both = torch.cat([source.T, target.T]).double()
+    mean = both.mean(1)
+    both = (both - mean[:, None]).view(2, 2 * count)
+    # one scale for x and y of the places, or it is not their distance that is minimised
+    spread = (torch.linalg.vector_norm(both, dim=1) / count**0.5).clamp_min(1e-12)
+    points, places = (both / spread[:, None]).view(2, 2, count)
+    points = torch.cat([points, torch.ones_like(points[:1])])
+    scale = spread.tolist()
+    to_points, from_places = _similarities(scale, mean.tolist(), H.device)
+    h, limit = from_places[0] @ H.double() @ to_points[0], points.new_tensor((threshold / scale[1]) ** 2)
+    jacobian = points.new_zeros(9, 2, count)
+    best, least = h, math.inf
+    for step in range(steps + 1):
         h = h / torch.linalg.vector_norm(h)
-        mapped = h[:, :2] @ points + h[:, 2:]
+        mapped = h @ points
         w = mapped[2].reciprocal()
-        x = torch.cat([points, torch.ones_like(points[:1])]) * w
         u = mapped[:2] * w
-        r = u - places
-        # the derivatives are (x, 0, -u x) and (0, x, -v x), so that all sums are weighted sums of x x^T and of x
-        products = torch.cat([u.square(), u * r]).view(2, 2, -1).sum(1)
-        moments = (torch.cat([u, products[:1]])[:, None] * x).flatten(0, 1)
-        sums = (torch.cat([x, moments, r, products[1:]]) @ x.T).flatten()
-        flat = h.flatten()
+        apart = u - places
+        squared = torch.addcmul(apart[0] * apart[0], apart[1], apart[1])
+        cost = float(torch.fmin(squared, limit).sum())
+        if not cost < least:
+            break
+        settled = cost > (1 - enough) * least
+        best, least = h, cost
+        if settled or step == steps:
+            break
+        x = points * torch.where(squared <= limit, w, 0)
+        jacobian[:3, 0] = jacobian[3:6, 1] = x
+        torch.mul(x[:, None], -u, out=jacobian[6:])
+        rows = jacobian.flatten(1)
+        normal, pull = rows @ rows.T, rows @ apart.view(-1)
         # no step along h itself, which is a change of scale
-        normal = torch.addr(sums[rows] * signs, flat, flat, alpha=len(source))
-        pull = sums[36:] * -signs[8]
+        normal = torch.addr(normal, h.view(-1), h.view(-1), alpha=count)
         h = h - torch.linalg.solve_ex(normal, pull)[0].view(3, 3)
-    refined = forth @ torch.linalg.solve(back, h, left=False)
-    return (refined / torch.where(refined[2, 2].abs() > 1e-12, refined[2, 2], 1)).to(H.dtype)
+    refined = from_places[1] @ best @ to_points[1]
+    corner = float(refined[2, 2])
+    return (refined / corner if abs(corner) > 1e-12 else refined).to(H.dtype)
 
 
-def _similarity(scale: list[float], mean: list[float], device: torch.device) -> Float[Tensor, "3 3"]:
-    matrix = [[scale[0], 0, mean[0]], [0, scale[1], mean[1]], [0, 0, 1]]
-    return torch.tensor(matrix, dtype=torch.float64, device=device)
-
-
-@cache
-def _normal_layout(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where in the 45 sums the 9 x 9 normal matrix [[A, 0, -U], [0, A, -V], [-U, -V, B]] finds its entries; signs."""
-    blocks, factors = [[0, 0, 1], [0, 0, 2], [1, 2, 3]], [[1, 0, -1], [0, 1, -1], [-1, -1, 1]]
-    inner = torch.arange(9, device=device).view(3, 3)
-    rows = torch.cat([torch.cat([inner + 9 * k for k in line], 1) for line in blocks])
-    signs = torch.tensor(factors, dtype=torch.float64, device=device).repeat_interleave(3, 0).repeat_interleave(3, 1)
-    return rows, signs
+def _similarities(spread: list[float], mean: list[float], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For points: unit to pixel and back; for places: pixel to unit and back. `mean` of x, y, x', y'."""
+    (a, b), (x, y, u, v) = spread, mean
+    own = [[[a, 0, x], [0, a, y], [0, 0, 1]], [[1 / a, 0, -x / a], [0, 1 / a, -y / a], [0, 0, 1]]]
+    other = [[[1 / b, 0, -u / b], [0, 1 / b, -v / b], [0, 0, 1]], [[b, 0, u], [0, b, v], [0, 0, 1]]]
+    matrices = torch.tensor([own, other], dtype=torch.float64, device=device)
+    return matrices[0], matrices[1]
 
 
 def normalise_points(points: Float[Tensor, "*batch n 2"]) -> tuple[Tensor, Tensor]:
