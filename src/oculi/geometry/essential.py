@@ -96,6 +96,7 @@ _MONOMIALS += [e for total in (2, 1, 0) for e in itertools.product(range(2, -1, 
 
 
 @cache
+@torch.inference_mode(False)  # kept for callers that want gradients too
 def _collect(device: torch.device) -> Float[Tensor, "20 64"]:
     """Which products of three of (x, y, z, 1) make which monomial."""
     table = torch.zeros(20, 64, dtype=torch.float64, device=device)
@@ -105,6 +106,7 @@ def _collect(device: torch.device) -> Float[Tensor, "20 64"]:
 
 
 @cache
+@torch.inference_mode(False)  # kept for callers that want gradients too
 def _action(device: torch.device) -> tuple[Tensor, Tensor]:
     """Multiplying the ten lower monomials by x: six become cubic ones (their rows), four stay low (a fixed matrix)."""
     grown = [_MONOMIALS.index((a + 1, b, c)) for a, b, c in _MONOMIALS[10:]]
