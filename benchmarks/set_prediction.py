@@ -65,12 +65,12 @@ def forwards(name: str) -> dict[str, Forward]:
     if name == "detr":
         return {
             "ours": lambda image: system.answers(system.decoded(image)[-1]),
-            "transformers": lambda image: (out := model(system.normalize(image))) and (out.logits, out.pred_boxes),
+            "transformers": lambda image: (out := model(system.normalize(image).contiguous())) and (out.logits, out.pred_boxes),
         }
     return {
         "ours": lambda image: system.answers(image, last=True),
         "transformers": lambda image: (
-            (out := model(system.normalize(image))) and (out.class_queries_logits, out.masks_queries_logits)
+            (out := model(system.normalize(image).contiguous())) and (out.class_queries_logits, out.masks_queries_logits)
         ),
     }
 

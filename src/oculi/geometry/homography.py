@@ -23,6 +23,7 @@ Malisiewicz, Rabinovich: SuperPoint, 2018, arXiv:1712.07629 (random homographies
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -151,13 +152,12 @@ def refine_homography(
     spread = (torch.linalg.vector_norm(both, dim=1) / count**0.5).clamp_min(1e-12)
     points, places = (both / spread[:, None]).view(2, 2, count)
     points = torch.cat([points, torch.ones_like(points[:1])])
-    scale = spread.tolist()
+    scale, products = spread.tolist(), _products(H.device)
     to_points, from_places = _similarities(scale, mean.tolist(), H.device)
     h, limit = from_places[0] @ H.double() @ to_points[0], points.new_tensor((threshold / scale[1]) ** 2)
-    jacobian = points.new_zeros(9, 2, count)
+    h = h / torch.linalg.vector_norm(h)
     best, least = h, math.inf
     for step in range(steps + 1):
-        h = h / torch.linalg.vector_norm(h)
         mapped = h @ points
         w = mapped[2].reciprocal()
         u = mapped[:2] * w
@@ -171,16 +171,25 @@ def refine_homography(
         if settled or step == steps:
             break
         x = points * torch.where(squared <= limit, w, 0)
-        jacobian[:3, 0] = jacobian[3:6, 1] = x
-        torch.mul(x[:, None], -u, out=jacobian[6:])
-        rows = jacobian.flatten(1)
-        normal, pull = rows @ rows.T, rows @ apart.view(-1)
+        # by rows of h the derivatives are D (x) x with D = [[1, 0, -u], [0, 1, -v]], the normal matrix is sum D'D (x) x x'
+        outer = torch.cat([points[2:], u, torch.addcmul(u[0] * u[0], u[1], u[1])[None]])
+        blocks = products @ (outer @ (x[:, None] * x).flatten(0, 1).T)
+        pull = torch.cat([apart, -(u * apart).sum(0, keepdim=True)]) @ x.T
         # no step along h itself, which is a change of scale
-        normal = torch.addr(normal, h.view(-1), h.view(-1), alpha=count)
-        h = h - torch.linalg.solve_ex(normal, pull)[0].view(3, 3)
+        normal = torch.addr(blocks.view(3, 3, 3, 3).transpose(1, 2).reshape(9, 9), h.view(-1), h.view(-1), alpha=count)
+        h = h - torch.linalg.solve_ex(normal, pull.view(-1))[0].view(3, 3)
     refined = from_places[1] @ best @ to_points[1]
     corner = float(refined[2, 2])
     return (refined / corner if abs(corner) > 1e-12 else refined).to(H.dtype)
+
+
+@cache
+@torch.inference_mode(False)  # kept for callers that want gradients too
+def _products(device: torch.device) -> Float[Tensor, "9 4"]:
+    """The entries of D'D, D = [[1, 0, -u], [0, 1, -v]], as sums of 1, u, v, u^2 + v^2."""
+    rows = [[1, 0, 0, 0], [0, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]]
+    rows += [[0, -1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]]
+    return torch.tensor(rows, dtype=torch.float64, device=device)
 
 
 def _similarities(spread: list[float], mean: list[float], device: torch.device) -> tuple[Tensor, Tensor]:
