@@ -4,7 +4,7 @@ r"""SAM's data engine on World scenes: masks and clicks of its three stages, and
 
 A SAM of the recipe's size learns from the masks of `known` pictures, then labels a third of the others in each stage and
 learns on from all labels so far. Truth plays the people. Prints a line of JSON a stage and writes
-`results/flywheel/sam_data_engine.json` and `.png`. To be seen: held-out IoU and masks a picture rise, clicks a mask fall.
+`results/flywheel/sam_data_engine.json`. To be seen: held-out IoU and masks a picture rise, clicks a mask fall.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 from oculi import catalogue
 from oculi.data.datasets import Splits
 from oculi.flywheel.data_engine import run
-from oculi.learn.charts import lines
 from oculi.learn.learner import fit
 from oculi.learn.protocols.promptable import score
 from oculi.learn.training import train, training_options

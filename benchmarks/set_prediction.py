@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,16 +63,18 @@ PAIRS = {"detr": detr, "mask2former": mask2former}
 def forwards(name: str) -> dict[str, Forward]:
     """Both passes, from a picture in [0, 1] to class scores and boxes or masks."""
     system, model = PAIRS[name]()
+
+    def theirs(image: Tensor) -> Any:
+        return model(system.normalize(image).contiguous())  # laid out as their own processor would
+
     if name == "detr":
         return {
             "ours": lambda image: system.answers(system.decoded(image)[-1]),
-            "transformers": lambda image: (out := model(system.normalize(image).contiguous())) and (out.logits, out.pred_boxes),
+            "transformers": lambda image: (out := theirs(image)) and (out.logits, out.pred_boxes),
         }
     return {
         "ours": lambda image: system.answers(image, last=True),
-        "transformers": lambda image: (
-            (out := model(system.normalize(image).contiguous())) and (out.class_queries_logits, out.masks_queries_logits)
-        ),
+        "transformers": lambda image: (out := theirs(image)) and (out.class_queries_logits, out.masks_queries_logits),
     }
 
 
