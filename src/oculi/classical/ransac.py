@@ -122,7 +122,8 @@ class RANSAC:
         """
         with torch.inference_mode():  # a tenth less time than without gradient alone
             model, inliers, errors, trials = self._fit(points, targets)
-        return Consensus(*(part.clone().to(points.device) for part in (model, inliers, errors)), trials)
+        model, inliers, errors = (part.clone().to(points.device) for part in (model, inliers, errors))
+        return Consensus(model, inliers, errors, trials)
 
     def _fit(self, points: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor, int]:
         data = self._checked(points, targets)

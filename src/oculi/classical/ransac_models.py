@@ -159,7 +159,7 @@ def homography() -> Model:
         refit=refine_homography,
         chance=_near_point,
         ambiguity=_on_a_line,
-        descend=lambda H, threshold, steps, *data: refine_homography(H, *data, steps, threshold, enough=0.03),
+        descend=lambda H, threshold, steps, a, b: refine_homography(H, a, b, steps, threshold, enough=0.03),
     )
 
 
