@@ -22,10 +22,10 @@ Between stages every 2x2 of tokens is put side by side and mapped to twice the w
     Swin-L      192     2, 2, 18, 2     6, 12, 24, 48
 
 The defaults are Swin-T; its authors train T, S, B with stochastic depth 0.2, 0.3, 0.5. Any size: zeros fill a picture up to
-whole patches and a map, after the norm, to whole windows, and to even sides before it is merged. Differs from the paper as
-torchvision does: padded tokens may be attended to, and a map no larger than a window is not shifted; and in the initial
-weights, which are torch's own: their deviation, 0.58 / sqrt(inputs), is the paper's 0.02 at 768 channels and fits narrow
-networks as well.
+whole patches (torchvision drops what is left over) and a map, after the norm, to whole windows, and to even sides before
+it is merged. Differs from the paper as torchvision does: padded tokens may be attended to, and a map no larger than a
+window is not shifted; and in the initial weights, which are torch's own: their deviation, 0.58 / sqrt(inputs), is the
+paper's 0.02 at 768 channels and fits narrow networks as well.
 
 Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo: Swin Transformer, 2021, arXiv:2103.14030.
 """
@@ -200,7 +200,7 @@ class Swin(System):
 
     def features(self, image: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """One map per stage, finest first, at `self.strides`, with `self.channels` channels."""
-        side = self.patches.kernel_size[0]
+        side = self.strides[0]
         x = F.pad(self.normalize(image), (0, -image.shape[-1] % side, 0, -image.shape[-2] % side))
         x = x.contiguous(memory_format=torch.channels_last)
         x = self.patches_norm(self.patches(x).permute(0, 2, 3, 1))
