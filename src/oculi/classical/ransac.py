@@ -213,7 +213,7 @@ class RANSAC:
             new_cost = float(self._cost(new_squared))
             if not new_cost < cost and not (self.scoring == "consensus" and new_cost == cost):
                 break
-            settled = new_cost > 0.99 * cost and self.scoring == "msac"
+            settled = new_cost > 0.999 * cost and self.scoring == "msac"
             model, squared, cost = tried, new_squared, new_cost
             if settled:
                 break
