@@ -23,7 +23,7 @@ from oculi.system import replacing
 KEPT = Path("results/backbones/on_world.json")
 LIKE = "vgg"  # the recipe whose data they share
 COMMON = {"batch_size": 64, "warmup": 100, "schedule": "cosine", "augment": {"flip": 0.5, "shift": 0.06}}
-ADAM = {**COMMON, "optimizer": "adam", "lr": 0.003, "weight_decay": 0.0001, "channels_last": True}
+ADAM = {**COMMON, "optimizer": "adam", "lr": 0.003, "weight_decay": 0.0001}
 NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "resnet": (
         {"depths": [2, 2, 2, 2], "bottleneck": False, "width": 24, "zero_init": True},

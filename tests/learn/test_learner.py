@@ -28,6 +28,7 @@ def test_equals_a_plain_loop_bit_for_bit():
     learned, splits = make()
     fit(learned, Training(**OPTIONS), splits, progress=False)
     plain, _ = make()
+    plain.to(memory_format=torch.channels_last)  # as the Learner's
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: lr_factor(s, Training(**OPTIONS), 12))
     plain.train()

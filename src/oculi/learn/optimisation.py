@@ -38,9 +38,8 @@ class Training:
     `oculi.data.mosaic.Composing`; grow: share of the side that pictures have at first, which grows until they are whole
     after two thirds of the steps (0 = whole from the start); vary: least share of the side that the pictures of a batch
     have, drawn for each batch in eighths (0 = always whole);
-    precision: Lightning's name; channels_last: keep weights and maps in that layout while training, faster where
-    convolutions are wide (1.4x for U-Net on a CPU); init_from: a recipe whose weights to start from, trained with
-    `init_with`, overrides of it.
+    precision: Lightning's name; init_from: a recipe whose weights to start from, trained with `init_with`, overrides
+    of it.
     """
 
     steps: int = 1000
@@ -72,7 +71,6 @@ class Training:
     grow: float = 0.0
     vary: float = 0.0
     precision: str = "32-true"
-    channels_last: bool = False
     init_from: str = ""
     init_with: dict[str, Any] = field(default_factory=dict)
     workers: int = 0

@@ -23,6 +23,7 @@ def pair():
         theirs.classifier[index] = nn.Linear(inputs, outputs)
     ours = AlexNet(hidden=[32, 32])
     target = [key for key in ours.state_dict() if not key.startswith("pixel_")]
+    theirs.to(memory_format=torch.channels_last)  # as ours is once evaluated
     ours.load_state_dict(dict(zip(target, theirs.state_dict().values(), strict=True)), strict=False)
     return theirs, ours
 

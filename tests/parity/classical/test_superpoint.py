@@ -37,6 +37,7 @@ def pair():
     theirs = SuperPointForKeypointDetection(
         SuperPointConfig(**SMALL, keypoint_threshold=threshold, nms_radius=RADIUS, initializer_range=0.3)
     ).eval()
+    theirs.to(memory_format=torch.channels_last)  # as ours is once evaluated
     ours = SuperPoint(64, [8, 8, 16, 16], 32, threshold=threshold, radius=RADIUS, published=True).eval()
     missing, unexpected = ours.load_state_dict(renamed(theirs.state_dict()), strict=False)
     assert set(missing) == {"pixel_mean", "pixel_std"}

@@ -45,6 +45,7 @@ def test_equals_a_plain_loop_with_parameter_groups(freeze):
     learned, splits = ready()
     fit(learned, options, splits, progress=False)
     plain, _ = ready()
+    plain.to(memory_format=torch.channels_last)  # as the Learner's
     plain.train()
     layers = [plain.trunk.stem, *plain.trunk.stages, plain.head]
     if freeze:
