@@ -14,6 +14,7 @@ from oculi.geometry.homography import (
     homography_of_rotation,
     random_homography,
     solve_dlt,
+    solve_four_points,
     transfer_error,
     warp_by_homography,
 )
@@ -35,6 +36,23 @@ def test_four_exact_matches_give_the_exact_map(seed):
     torch.testing.assert_close(apply_homography(H, SQUARE), target, atol=1e-9, rtol=0)
     expected = cv2.getPerspectiveTransform(SQUARE.numpy().astype(np.float32), target.numpy().astype(np.float32))
     np.testing.assert_allclose(H.numpy(), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("away", [0.0, 1e4, 1e6])
+def test_four_matches_in_closed_form_anywhere(away):
+    """As the linear solution finds them; far from the origin triangles are small beside their coordinates."""
+    source, target = (500 * torch.rand(200, 4, 2, generator=torch.Generator().manual_seed(k)).double() for k in (1, 2))
+    target = source + 0.2 * target
+    _, fixed = solve_dlt(source, target)
+    shift = torch.eye(3).double()
+    shift[:2, 2] = away
+    found, well_posed = solve_four_points(source + away, target + away)
+    found = torch.linalg.inv(shift) @ found @ shift
+    found = found / found[:, 2:, 2:]
+    assert int(well_posed.sum()) > 100
+    assert not bool((well_posed & ~fixed).any())
+    moved = transfer_error(found[well_posed], source[well_posed], target[well_posed])
+    assert float(moved.max()) < 1e-8 * (1 + away)
 
 
 def test_many_noisy_matches_give_opencvs_least_squares():
