@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from oculi.backbones.resnet import ResNet
+from oculi.data.datasets import Splits
 from oculi.data.sources import open_data
 from oculi.input_contract import InputContract
 from oculi.learn.learner import Training, fit, seed_everything
@@ -105,6 +106,16 @@ class OneStage(System):
         ]
 
 
+def learned(system: System, splits: Splits, steps: int, seed: int) -> dict[str, float]:
+    """COCO's figures on the test pictures, after so many steps."""
+    training = Training(
+        steps=steps, batch_size=8, optimizer="adamw", lr=0.002, weight_decay=0.01, warmup=50, schedule="cosine", clip=5.0,
+        seed=seed, augment={"flip": 0.5},
+    )  # fmt: skip
+    fit(system, training, splits, progress=False)
+    return score(system, splits, "test")
+
+
 def main() -> None:
     """Train, score, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,12 +129,7 @@ def main() -> None:
         for top_down in (True, False):
             seed_everything(seed)
             system = OneStage(top_down=top_down)
-            training = Training(
-                steps=options.steps, batch_size=8, optimizer="adamw", lr=0.002, weight_decay=0.01, warmup=50,
-                schedule="cosine", clip=5.0, seed=seed, augment={"flip": 0.5},
-            )  # fmt: skip
-            fit(system, training, splits, progress=False)
-            figures = score(system, splits, "test")
+            figures = learned(system, splits, options.steps, seed)
             found[top_down] = {
                 name: round(figures[name], 4) for name in ("map", "map_small", "map_medium", "map_large")
             }

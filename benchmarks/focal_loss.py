@@ -15,15 +15,14 @@ import statistics
 from typing import Any
 
 import torch
+from feature_pyramid import learned
 
 from oculi.data.datasets import Splits
 from oculi.data.sources import open_data
-from oculi.detect.retinanet import BACKGROUND, FOREGROUND, RetinaNet
-from oculi.learn.learner import Training, fit, seed_everything
-from oculi.learn.protocols.detection import score
+from oculi.detect.retinanet import RetinaNet, matched_to
+from oculi.learn.learner import seed_everything
 from oculi.nn.detection import objects_of
-from oculi.ops.anchors import match
-from oculi.ops.boxes import box_iou
+from oculi.system import evaluating
 from oculi.types import Batch
 
 SMALL: dict[str, Any] = {"num_classes": 5, "width": 16, "channels": 48, "towers": 1, "extra": 0, "image_size": 64}
@@ -39,11 +38,9 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def anchors_for_one(system: RetinaNet, splits: Splits) -> float:
     """How many anchors there are for each that answers for an object."""
     batch = Batch.of([splits.test[index] for index in range(64)])
-    with torch.no_grad():
+    with evaluating(system):
         anchors = torch.cat(system.anchors(system.features(batch.pictures)))
-    truth = objects_of(batch)
-    overlaps = box_iou(truth.boxes, anchors.expand(len(truth.boxes), -1, -1)).masked_fill(~truth.real[..., None], -1)
-    matched = match(overlaps, FOREGROUND, BACKGROUND, rescue=True)
+    matched = matched_to(objects_of(batch), anchors)
     return matched.numel() / int((matched >= 0).sum())
 
 
@@ -64,12 +61,7 @@ def main() -> None:
                 seed_everything(seed)
                 system = RetinaNet(**SMALL, **arguments, gamma=gamma)
                 one_in = anchors_for_one(system, splits)
-                training = Training(
-                    steps=options.steps, batch_size=8, optimizer="adamw", lr=0.002, weight_decay=0.01, warmup=50,
-                    schedule="cosine", clip=5.0, seed=seed, augment={"flip": 0.5},
-                )  # fmt: skip
-                fit(system, training, splits, progress=False)
-                figures = score(system, splits, "test")
+                figures = learned(system, splits, options.steps, seed)
                 found[gamma] = {name: round(figures[name], 4) for name in ("map", "map50")}
                 described = {"scenes": kind, "one anchor in": round(one_in), "seed": seed, "gamma": gamma}
                 print(json.dumps({**described, **found[gamma]}), flush=True)

@@ -68,6 +68,12 @@ class Tower(nn.Module):
         return self.output(x)
 
 
+def matched_to(truth: Truth, anchors: Float[Tensor, "n 4"]) -> Int[Tensor, "b n"]:
+    """The object that each anchor answers for, or that it answers for none, see `oculi.ops.anchors.match`."""
+    overlaps = box_iou(truth.boxes, anchors.expand(len(truth.boxes), -1, -1)).masked_fill(~truth.real[..., None], -1)
+    return match(overlaps, FOREGROUND, BACKGROUND, rescue=True)
+
+
 class RetinaNet(System):
     """RetinaNet. The defaults are those of torchvision's with ResNet-18.
 
@@ -144,8 +150,7 @@ class RetinaNet(System):
     def loss(self, batch: Batch) -> Losses:
         truth = objects_of(batch)
         logits, deltas, anchors = (torch.cat(part, -2) for part in self.dense(self.features(batch.pictures)))
-        overlaps = box_iou(truth.boxes, anchors.expand(len(logits), -1, -1)).masked_fill(~truth.real[..., None], -1)
-        return self.matched_loss(logits, deltas, anchors, truth, match(overlaps, FOREGROUND, BACKGROUND, rescue=True))
+        return self.matched_loss(logits, deltas, anchors, truth, matched_to(truth, anchors))
 
     def matched_loss(
         self,

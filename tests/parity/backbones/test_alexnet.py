@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from agreement import copy_in_order
 from oculi.backbones.alexnet import AlexNet
 from oracles import torchvision
 
@@ -22,9 +23,7 @@ def pair():
     for index, (inputs, outputs) in {1: (256 * 36, 32), 4: (32, 32), 6: (32, 1000)}.items():
         theirs.classifier[index] = nn.Linear(inputs, outputs)
     ours = AlexNet(hidden=[32, 32])
-    target = [key for key in ours.state_dict() if not key.startswith("pixel_")]
-    theirs.to(memory_format=torch.channels_last)  # as ours is once evaluated
-    ours.load_state_dict(dict(zip(target, theirs.state_dict().values(), strict=True)), strict=False)
+    copy_in_order(theirs, ours)
     return theirs, ours
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from agreement import copy_in_order
 from oculi.backbones.squeezenet import SqueezeNet
 from oracles import torchvision
 
@@ -12,9 +13,7 @@ def test_equals_torchvision(version, parameters):
     torch.manual_seed(0)
     theirs = getattr(torchvision().models, f"squeezenet{version}")()
     ours = SqueezeNet(version=version)
-    target = [key for key in ours.state_dict() if not key.startswith("pixel_")]
-    theirs.to(memory_format=torch.channels_last)  # as ours is once evaluated
-    ours.load_state_dict(dict(zip(target, theirs.state_dict().values(), strict=True)), strict=False)
+    copy_in_order(theirs, ours)
     assert sum(p.numel() for p in ours.parameters()) == parameters
     image = torch.rand(2, 3, 64, 96)
     torch.testing.assert_close(ours.eval()(image), theirs.eval()(image), rtol=1e-5, atol=1e-6)

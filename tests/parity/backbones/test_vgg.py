@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from agreement import copy_in_order
 from oculi.backbones.vgg import VGG
 from oracles import torchvision
 
@@ -23,9 +24,7 @@ def narrow(depth, norm):
         theirs.classifier[index] = nn.Linear(inputs, outputs)
     theirs.train()(torch.rand(4, 3, 64, 64))  # batch statistics that are not trivial
     ours = VGG(10, DEPTHS[depth], WIDTH, norm, hidden=[HIDDEN, HIDDEN], dropout=0.3)
-    target = [key for key in ours.state_dict() if not key.startswith("pixel_")]
-    theirs.to(memory_format=torch.channels_last)  # as ours is once evaluated
-    ours.load_state_dict(dict(zip(target, theirs.state_dict().values(), strict=True)), strict=False)
+    copy_in_order(theirs, ours)
     return theirs, ours
 
 
