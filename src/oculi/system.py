@@ -87,12 +87,19 @@ class System(nn.Module):
         """Learn without gradients, in place of `loss` or after it (prototypes, memory banks)."""
 
     def adopt(self, source: System) -> None:
-        """Start from another system's weights: from all of them, unless the system says otherwise (a new last layer)."""
-        wanted, given = self.state_dict(), source.state_dict()
+        """Start from another system's weights: all of them, or of a network like its own `trunk` all but the last layer.
+
+        The trunk's pictures come normalised, so that it does not take over the network's statistics of pixels.
+        """
+        trunk: Any = getattr(self, "trunk", None)
+        target, others = (trunk, ("head.", "pixel_")) if type(trunk) is type(source) else (self, ())
+        wanted, given = (
+            {k: v for k, v in system.state_dict().items() if not k.startswith(others)} for system in (target, source)
+        )
         if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
             differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
             raise ValueError(f"source: its weights do not fit, first at {differing[0]}")
-        self.load_state_dict(given)
+        target.load_state_dict(given, strict=not others)
 
     def phases(self) -> list[Phase]:
         """Groups optimised in turn; one group with `loss` unless the system says otherwise (GANs, DARTS)."""

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from oculi import catalogue
+from oculi.backbones.resnet import ResNet
 from oculi.catalogue import BadRecipe
 from oculi.learn import reproduction
-from oculi.learn.training import source_recipe, train
+from oculi.learn.training import build, source_recipe, train
 
 SMALL = {"steps": 2, "batch_size": 8}
 
@@ -38,6 +40,20 @@ def test_the_trunk_comes_from_the_source_and_stays_frozen():
 def test_weights_that_do_not_fit_are_named():
     with pytest.raises(BadRecipe, match="init_from: resnet's weights do not fit"):
         train(tuned(**{"arguments.width": 4}), progress=False)
+
+
+def test_a_trunk_starts_from_a_network_like_it():
+    system = build("detr", tiny=True)
+    source = ResNet(7, depths=[1, 1], width=4, image_size=48)
+    source.set_statistics(torch.full((3,), 0.3), torch.full((3,), 0.2))
+    head = system.classes.weight.detach().clone()
+    system.adopt(source)
+    found, given = system.trunk.state_dict(), source.state_dict()
+    assert all(torch.equal(found[key], given[key]) for key in found if not key.startswith("pixel_"))
+    assert float(system.trunk.pixel_mean.sum()) == 0, "its pictures come normalised"
+    assert torch.equal(system.classes.weight, head)
+    with pytest.raises(ValueError, match="its weights do not fit, first at stem"):
+        system.adopt(ResNet(7, depths=[1, 1], width=8))
 
 
 def test_a_baseline_may_change_its_training(monkeypatch):

@@ -59,18 +59,11 @@ class FineTuning(System):
         self.head = nn.Linear(self.trunk.channels[-1], num_classes)
 
     def adopt(self, source: System) -> None:
-        """Everything of a trained ResNet but its last layer. Raises ValueError when the rest does not fit."""
-        if not self.pretrained:
-            return
-        wanted = self.trunk.state_dict()
-        given = {key: value for key, value in source.state_dict().items() if not key.startswith("head.")}
-        differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
-        if differing:
-            raise ValueError(
-                f"source: expected a ResNet of the trunk's sizes, its weights differ first at {differing[0]}"
-            )
-        self.trunk.load_state_dict(given)
-        self.adopted = True
+        """Everything of a trained ResNet but its last layer, normalisation included. ValueError when it does not fit."""
+        if self.pretrained:
+            super().adopt(source)
+            self.trunk.set_statistics(source.pixel_mean.flatten(), source.pixel_std.flatten())
+            self.adopted = True
 
     def set_statistics(self, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]) -> None:
         """The trunk normalises, with these figures unless it has adopted others."""

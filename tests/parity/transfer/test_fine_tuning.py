@@ -75,7 +75,7 @@ def test_pictures_enter_the_trunk_as_when_it_was_trained():
 
 
 def test_another_trunk_is_refused():
-    with pytest.raises(ValueError, match=r"source: expected a ResNet of the trunk's sizes, .* stem"):
+    with pytest.raises(ValueError, match=r"source: its weights do not fit, first at stem"):
         FineTuning(4, **{**TINY, "width": 12}).adopt(build("resnet", tiny=True))
 
 
