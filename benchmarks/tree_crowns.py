@@ -65,16 +65,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("trees"))
     parser.add_argument("--side", type=int, default=160, help="of a tile, in pixels")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, suffix in (("JPEGImages", ".png"), ("Annotations", ".xml")):
+            (Path(folder) / name).mkdir()
+            for path in options.data.glob("*.xml"):
+                shutil.copy(path.with_suffix(suffix), Path(folder) / name)
+        found = voc.load(folder, validation=0.25, test=0.25, repair=True)  # all of them are wanted
+        pictures = [part[index] for part in (found.train, found.validation, found.test) for index in range(len(part))]
     learn: list[Sample] = []
     test: list[Sample] = []
-    for path in sorted(options.data.glob("*.xml")):
-        with tempfile.TemporaryDirectory() as folder:  # one picture at a time, since their classes differ
-            for name, suffix in (("JPEGImages", ".png"), ("Annotations", ".xml")):
-                (Path(folder) / name).mkdir()
-                shutil.copy(path.with_suffix(suffix), Path(folder) / name)
-            cut = tiles(voc.load(folder, validation=0, test=0, repair=True).train[0], options.side)
-        print(f"{path.name}: {len(cut)} tiles with {sum(len(one.labels or ()) for one in cut)} trees")
-        (test if path.name.startswith(TEST_SITE) else learn).extend(cut)
+    for picture in sorted(pictures, key=lambda one: str(one.id)):
+        cut = tiles(picture, options.side)
+        print(
+            f"{picture.id}: {len(cut)} tiles with {sum(len(one.boxes) for one in cut if one.boxes is not None)} trees"
+        )
+        (test if TEST_SITE in str(picture.id) else learn).extend(cut)
     random.Random(0).shuffle(learn)
     held_out = len(learn) // 10
     parts = {"train": learn[held_out:], "val": learn[:held_out], "test": test}

@@ -97,3 +97,22 @@ def test_pictures_of_five_channels_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match="3 channels"):
         write({"train": [picture]}, tmp_path, name, NAMES)
     assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("name", ["coco", "voc", "yolo"])
+def test_nameless_samples_of_three_splits_stay_apart(tmp_path, name):
+    """Pictures without ids are numbered within each split; none may take another's file."""
+    level = iter(range(9))
+    box, label = torch.tensor([[1.0, 2, 6, 5]]), torch.zeros(1, dtype=torch.int64)
+    parts = {
+        part: [Sample(image=torch.full((3, 8, 8), next(level) / 255), boxes=box, labels=label) for _ in range(3)]
+        for part in ("train", "val", "test")
+    }
+    write(parts, tmp_path / "out", name, ["cat"])
+    found = open_data(**recognise(tmp_path / "out", {"boxes"}))
+    seen = [
+        round(float(part[k].image.mean()) * 255)
+        for part in (found.train, found.validation, found.test)
+        for k in range(3)
+    ]
+    assert sorted(seen) == list(range(9))

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,7 +61,8 @@ def saved(
     for index in range(len(dataset)):
         sample = dataset[index]
         name = re.sub(r"[^\w.-]+", "_", sample.id or f"{index:06d}").lstrip(".")
-        name = f"{name}-{index}" if name in used or not name else name
+        numbered = (f"{name}-{k}" for k in count())
+        name = next(n for n in chain([name], numbered) if n and n not in used)
         used.add(name)
         lost.add("ids that are no file names", [sample.id] if sample.id and name != sample.id else [])
         for spec in fields(sample):
