@@ -196,7 +196,9 @@ def _start_from(system: System, recipe: Recipe, progress: bool) -> None:
         try:
             system.adopt(cached(source, progress).system)
         except ValueError as error:
-            raise BadRecipe(f"init_from: {source.id}'s weights do not fit ({error})") from None
+            raise BadRecipe(
+                f"init_from: {source.id}'s weights do not fit ({error}); --training.init_from '' starts afresh"
+            ) from None
 
 
 def fingerprint(recipe: Recipe) -> str:
