@@ -26,7 +26,8 @@ from oculi.system import predict, replacing
 
 RESULTS = Path("results")
 BOXES = {"map": "mAP", "map50": "mAP50", "map_small": "small", "map_medium": "medium", "map_large": "large"}
-PIXELS = {"mask_map": "mask mAP", "oks_map": "OKS mAP", "miou": "mIoU", "pq": "PQ", "boundary_iou": "boundary IoU"}
+PIXELS = {"mask_map": "mask mAP", "oks_map": "OKS mAP", "miou": "mIoU", "pq": "PQ", "boundary_iou": "boundary IoU",
+          "iou_1_click": "IoU after a click", "j": "J"}  # fmt: skip
 
 
 def measured(pictures: int) -> list[dict[str, Any]]:
@@ -58,9 +59,9 @@ def measured(pictures: int) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[str]:
-    """Markdown: those rows that have any of the columns, the best of the first that they have on top."""
+    """Markdown: those rows that have any of the columns, the best on top; who lacks a column comes after who has it."""
     shown = [row for row in rows if set(columns) & set(row["figures"])]
-    shown.sort(key=lambda row: -next(row["figures"][c] for c in columns if c in row["figures"]))
+    shown.sort(key=lambda row: [-row["figures"].get(c, -1.0) for c in columns])
     lines = [f"| system | {' | '.join(columns.values())} | parameters | ms a picture | minutes to train |"]
     lines.append("| --- " * (len(columns) + 4) + "|")
     for row in shown:
