@@ -6,7 +6,7 @@ r"""A detector on real pictures with boxes drawn by hand: tree crowns from the a
 
 Pascal VOC's files as their annotators left them, pictures of 400 to 2,500 pixels a side at 0.1 m each, some 950 trees
 (NEON; Weinstein et al.: Individual tree-crown detection in RGB imagery, Remote Sensing 2019, doi:10.3390/rs11111309). They
-are cut into tiles, one site's for testing, the others' to learn from, and written as a VOC folder; the second command is
+are cut into tiles, one site's for testing, the others' to learn from, and written as a VOC folder; the last command is
 what a user would type. Trees of which less than half lies in a tile are left out there.
 """
 
@@ -16,7 +16,6 @@ import argparse
 import random
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,20 +25,6 @@ from oculi.types import Sample
 
 TEST_SITE = "2019_YELL_2_541000"
 LEAST = 0.5  # of a tree's box
-
-
-@dataclass
-class Tiles:
-    """Tiles as a dataset."""
-
-    samples: list[Sample]
-    class_names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
 
 
 def tiles(sample: Sample, side: int) -> list[Sample]:
@@ -83,7 +68,7 @@ def main() -> None:
     random.Random(0).shuffle(learn)
     held_out = len(learn) // 10
     parts = {"train": learn[held_out:], "val": learn[:held_out], "test": test}
-    for line in voc.write({name: Tiles(part, ["tree"]) for name, part in parts.items()}, options.out):
+    for line in voc.write(parts, options.out, ["tree"]):
         print(line)
 
 

@@ -62,7 +62,8 @@ class FineTuning(System):
         """Everything of a trained ResNet but its last layer, normalisation included. ValueError when it does not fit."""
         if self.pretrained:
             super().adopt(source)
-            self.trunk.set_statistics(source.pixel_mean.flatten(), source.pixel_std.flatten())
+            if isinstance(source, ResNet):  # of a whole FineTuning the trunk's own have come along
+                self.trunk.set_statistics(source.pixel_mean.flatten(), source.pixel_std.flatten())
             self.adopted = True
 
     def set_statistics(self, mean: Float[Tensor, " channels"], std: Float[Tensor, " channels"]) -> None:
