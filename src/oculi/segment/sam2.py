@@ -10,8 +10,8 @@ What is looked at: the memory of the prompted frame (with a mark of its own), th
 the present one (with a mark for how long ago), and the pointers of up to 16 frames, each cut into pieces as wide as the
 memory. A picture is a video of one frame without memory; a learned vector is added instead.
 
-Training (batches with `video` and `video_masks`) clicks at or boxes OBJECTS objects in the first frame, corrects once by
-another click with the mask fed back, and follows them. Losses are means over objects and frames, mask losses only where
+Training (batches with `video` and `video_masks`) takes CLIP consecutive frames of each video, clicks at or boxes OBJECTS
+objects in the first of them, corrects once by another click with the mask fed back, and follows them. Losses are means over objects and frames, mask losses only where
 there is a mask, of three masks the best (as in SAM):
 
     20 focal + dice, (predicted IoU - IoU)^2 of all candidates, binary cross-entropy of the object score
@@ -49,7 +49,7 @@ from oculi.segment.interactive_training import (
 from oculi.system import System
 from oculi.types import Batch, Losses, Prompts
 
-OBJECTS = 2  # followed in each video of a training batch
+CLIP, OBJECTS = 5, 2  # frames of each video of a training batch, and objects followed in them
 POINTERS = 16  # frames whose pointers are looked at
 HIDDEN = -1024.0  # logit of a mask whose object is not to be seen
 SHARP, SHIFT = 20.0, -10.0  # masks in [0, 1] become -10 to 10 for the memory
@@ -246,10 +246,11 @@ class SAM2(System):
             raise ValueError(
                 "batch.video, batch.video_masks: expected videos with the masks of their objects, got None"
             )
-        truth, real = chosen_objects(batch.video_masks, OBJECTS)
+        video, objects = clip(batch.video, batch.video_masks)
+        truth, real = chosen_objects(objects, OBJECTS)
         (b, p), frames = truth.shape[:2], truth.shape[2]
         truth, real = truth.flatten(0, 1), real.flatten()
-        maps = self.see(batch.video.flatten(0, 1))
+        maps = self.see(video.flatten(0, 1))
         total: dict[str, Tensor] = {}
         moments: list[Moment] = []
         for number in range(frames):
@@ -313,6 +314,15 @@ def believed(
     of_token = torch.where(three, best, 0)[..., None, None].expand(-1, -1, 1, tokens.shape[-1])
     picked = masks.gather(2, index[..., None, None].expand(-1, -1, 1, *masks.shape[-2:]))
     return picked[:, :, 0], quality.gather(2, index)[..., 0], tokens.gather(2, of_token)[:, :, 0]
+
+
+def clip(
+    video: Float[Tensor, "b frames 3 h w"], masks: list[Bool[Tensor, "_ frames h w"]]
+) -> tuple[Float[Tensor, "b clip 3 h w"], list[Bool[Tensor, "_ clip h w"]]]:
+    """CLIP consecutive frames, as long as there are so many, and the objects that the first of them shows."""
+    start = int(torch.randint(max(1, video.shape[1] - CLIP + 1), ()))
+    cut = [objects[:, start : start + CLIP] for objects in masks]
+    return video[:, start : start + CLIP], [objects[objects[:, 0].flatten(1).any(1)] for objects in cut]
 
 
 def _count(prompts: Prompts) -> int:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from oculi.data.datasets import Splits
 from oculi.data.world.dataset import World
+from oculi.data.world.solids import VOXELS
 from oculi.detect.mesh_rcnn import GraphConvolution, MeshRCNN, look_up, occupied, squares
 from oculi.learn.evaluation import evaluate
 from oculi.learn.protocols.meshes import distances
@@ -34,8 +35,8 @@ def world():
 def test_graph_convolution_by_hand():
     layer = GraphConvolution(2, 3)
     x, links = torch.randn(4, 2), torch.tensor([[0, 1], [1, 2], [0, 2]])
-    neighbours = torch.tensor([[0.0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
-    torch.testing.assert_close(layer(x, links), F.relu(layer.own(x) + layer.neighbours(neighbours @ x)))
+    neighbours = torch.tensor([[0.0, 0.5, 0.5, 0], [0.5, 0, 0.5, 0], [0.5, 0.5, 0, 0], [0, 0, 0, 0]])
+    torch.testing.assert_close(layer(x, links), F.relu(layer.own(x) + layer.neighbours(neighbours @ x - x)))
 
 
 def test_looking_up_is_bilinear():
@@ -61,7 +62,7 @@ def test_losses_reach_every_weight_and_nothing_without_objects(world):
     sum(losses.values()).backward()
     assert all(p.grad is not None for p in system.parameters())
     empty = Batch(image=torch.rand(1, 3, SIZE, SIZE), boxes=[torch.zeros(0, 4)], labels=[torch.zeros(0).long()],
-                  voxels=[torch.zeros(0, 12, 12, 12).bool()], surface=[torch.zeros(0, 256, 3)])  # fmt: skip
+                  voxels=[torch.zeros(0, VOXELS, VOXELS, VOXELS).bool()], surface=[torch.zeros(0, 256, 3)])  # fmt: skip
     losses = system.loss(empty)
     assert float((losses["voxels"] + losses["chamfer"] + losses["edges"]).detach()) == 0
     assert ours(stages=0).loss(empty).keys() == names - {"chamfer", "edges"}
@@ -108,7 +109,7 @@ def test_bad_input_is_named(world):
     with pytest.raises(ValueError, match=r"batch\.voxels"):
         ours().loss(Batch(image=batch.image, boxes=batch.boxes, labels=batch.labels))
     batch.voxels = [torch.zeros(len(batch.boxes[0]), 8, 8, 8).bool()]
-    with pytest.raises(ValueError, match="12 voxels"):
+    with pytest.raises(ValueError, match="6 voxels"):
         ours().loss(batch)
     with pytest.raises(ValueError, match="stages"):
         MeshRCNN(stages=-1)

@@ -20,7 +20,7 @@ from torch import Tensor
 from oculi.data.world.scenes import Scenes
 from oculi.data.world.shapes import SHAPES, dot, extreme, inside
 
-VOXELS, POINTS = 12, 256  # along each side of the cube; on each surface
+VOXELS, POINTS = 6, 1024  # along each side of the cube; on each surface
 
 
 def cube(scenes: Scenes) -> tuple[Float[Tensor, "3 n k"], Float[Tensor, "n k"]]:
