@@ -14,6 +14,12 @@ from torch import Tensor
 # Okabe and Ito's eight colours, told apart by everyone; the first is for what is right, the second for what is wrong
 PALETTE = [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66)]
 
+# matplotlib's viridis at ten evenly spaced places: lightness rises evenly, so that everyone reads the same order
+VIRIDIS = [
+    (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142),
+    (31, 158, 137), (53, 183, 121), (109, 205, 89), (180, 222, 44), (253, 231, 37),
+]  # fmt: skip
+
 
 def visible(image: Float[Tensor, "channels height width"]) -> Float[Tensor, "3 height width"]:
     """What a screen can show of a picture of any number of channels, on the CPU: the first three, or the first as grey."""
@@ -26,6 +32,15 @@ def to_pil(image: Float[Tensor, "channels height width"], scale: int = 1) -> Ima
     array = (visible(image).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(np.ascontiguousarray(array))
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def viridis(values: Float[Tensor, "height width"]) -> Float[Tensor, "3 height width"]:
+    """Values in [0, 1] as colours from violet (0) over green to yellow (1), on the CPU."""
+    table = torch.tensor(VIRIDIS, dtype=torch.float32) / 255
+    place = values.detach().cpu().float().clamp(0, 1) * (len(table) - 1)
+    low = place.floor().long().clamp_max(len(table) - 2)
+    part = (place - low)[..., None]
+    return (table[low] * (1 - part) + table[low + 1] * part).permute(2, 0, 1)
 
 
 def _enlarge(image: Tensor, at_least: int = 256) -> tuple[Image.Image, int]:
@@ -267,8 +282,23 @@ class Depth(Prediction):
     depth: Float[Tensor, "height width"]
 
     def plot(self, image: Tensor | None = None) -> Image.Image:
-        far = self.depth[torch.isfinite(self.depth)].max()
-        return _enlarge(1 - (self.depth / far).nan_to_num(1, 1, 1)[None])[0]
+        """Nearness, 1 / depth, in viridis from the nearest 2 % (yellow) to the farthest (violet), in metres below; black
+        where depth is unknown, that is not finite or 0."""
+        depth = self.depth.detach().cpu().float()
+        known = torch.isfinite(depth) & (depth > 0)
+        if not bool(known.any()):
+            return _enlarge(torch.zeros(1, *depth.shape))[0]
+        near, far = np.percentile(depth[known].numpy(), [2, 98]).tolist()
+        nearness = (1 / depth.where(known, torch.tensor(far)) - 1 / far) / max(1 / near - 1 / far, 1e-9)
+        picture, _ = _enlarge(viridis(nearness) * known)
+        framed = Image.new("RGB", (picture.width, picture.height + 24), "white")
+        framed.paste(picture)
+        draw = ImageDraw.Draw(framed)
+        places = ((4, near, VIRIDIS[-1]), (picture.width // 2, far, VIRIDIS[0]))
+        for x, metres, colour in places:
+            draw.rectangle([x, picture.height + 5, x + 14, picture.height + 19], fill=colour)
+            draw.text((x + 20, picture.height + 5), f"{metres:.3g} m", fill="black", font=ImageFont.load_default(12))
+        return framed
 
 
 @dataclass
@@ -292,17 +322,27 @@ class Flow(Prediction):
     valid: Bool[Tensor, "height width"]
 
     def plot(self, image: Tensor) -> Image.Image:
-        """Arrows on a grid of 16 by 16 places."""
+        """Arrows on a grid of 16 by 16 places, their colour another where the window had no texture."""
         picture, scale = _enlarge(image)
         draw = ImageDraw.Draw(picture)
         step = max(1, max(image.shape[-2:]) // 16)
         for y in range(step // 2, image.shape[-2], step):
             for x in range(step // 2, image.shape[-1], step):
-                dx, dy = (float(v) for v in self.flow[:, y, x])
-                start = ((x + 0.5) * scale, (y + 0.5) * scale)
-                end = (start[0] + dx * scale, start[1] + dy * scale)
-                draw.line([start, end], fill=PALETTE[0] if bool(self.valid[y, x]) else PALETTE[1], width=2)
+                motion = self.flow[:, y, x].detach().cpu().numpy() * scale
+                colour = PALETTE[5] if bool(self.valid[y, x]) else PALETTE[4]
+                _arrow(draw, np.array([x + 0.5, y + 0.5]) * scale, motion, colour)
         return picture
+
+
+def _arrow(draw: ImageDraw.ImageDraw, start: np.ndarray, motion: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """A line with a head, edged in black so that it shows on every picture; a dot where nothing moves."""
+    length = float(np.hypot(*motion))
+    along = motion / max(length, 1e-9)
+    end, side, head = start + motion, along[::-1] * (-1, 1), min(7.0, length / 2)
+    tip = [tuple(end), *(tuple(end - head * along + sign * head / 2 * side) for sign in (1, -1))]
+    for width, fill in ((4, (0, 0, 0)), (2, colour)):
+        draw.line([tuple(start), tuple(end)], fill=fill, width=width)
+    draw.polygon(tip, fill=colour, outline=(0, 0, 0))
 
 
 @dataclass

@@ -5,7 +5,7 @@ import torch
 
 from oculi.nn.memory_attention import axial_angles, sine_map, turned
 from oculi.nn.windows import from_windows, to_windows
-from oculi.segment.sam2 import HIDDEN, SAM2
+from oculi.segment.sam2 import CLIP, HIDDEN, SAM2, clip
 from oculi.types import Batch, Prompts
 
 
@@ -36,6 +36,23 @@ def test_the_bank_forgets_all_but_the_prompted_frame_and_the_last_ones(monkeypat
     area = 4 * 4
     assert [count // area for count, _ in sizes] == [1, 2, 3, 3, 3]
     assert [loose // 2 for _, loose in sizes] == [1, 2, 3, 4, 5]  # pointers, two pieces of 8 each
+
+
+def test_training_clips_are_consecutive_and_start_with_their_objects():
+    frames = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(1, 9, 3, 4, 4)
+    masks = torch.zeros(2, 9, 4, 4, dtype=torch.bool)
+    masks[0], masks[1, 3, 0, 0] = True, True  # always there, and in the fourth frame alone
+    starts = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        cut, (objects,) = clip(frames, [masks])
+        start = int(cut[0, 0, 0, 0, 0])
+        starts.add(start)
+        assert cut[0, :, 0, 0, 0].tolist() == list(range(start, start + CLIP))
+        assert len(objects) == (2 if start == 3 else 1)
+    assert starts == set(range(9 - CLIP + 1))
+    short, (objects,) = clip(frames[:, :2], [masks[:, :2]])
+    assert short.shape[1] == objects.shape[1] == 2
 
 
 def test_objects_and_videos_do_not_mix():

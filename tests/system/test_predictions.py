@@ -5,7 +5,7 @@ import json
 import numpy as np
 import torch
 
-from oculi.predictions import PALETTE, Detections
+from oculi.predictions import PALETTE, VIRIDIS, Depth, Detections
 
 
 def detections():
@@ -47,3 +47,14 @@ def test_json_holds_the_same_values():
     assert told["labels"] == [0, 1, 2, 9]
     assert torch.tensor(told["masks"]).equal(found.masks)
     assert "masks" not in Detections(found.boxes, found.scores, found.labels).to_dict()
+
+
+def test_depth_shows_near_in_yellow_far_in_violet_and_what_is_unknown_in_black():
+    depth = torch.full((64, 64), 10.0)
+    depth[:32], depth[0, 0], depth[0, 1] = 1.0, 0.0, torch.inf
+    depth[63, 63] = 1e6  # one pixel far beyond the rest must not darken them
+    picture = Depth(depth).plot()
+    assert pixel(picture, 100, 20) == VIRIDIS[-1]
+    assert pixel(picture, 100, 200) == VIRIDIS[0]
+    assert pixel(picture, 0, 0) == pixel(picture, 5, 0) == (0, 0, 0)
+    assert Depth(torch.zeros(8, 8)).plot().size == (256, 256)

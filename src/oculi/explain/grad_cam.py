@@ -30,14 +30,8 @@ from torch.nn import functional as F
 
 from oculi.catalogue import nearest
 from oculi.learn.training import cached
-from oculi.predictions import to_pil
+from oculi.predictions import to_pil, viridis
 from oculi.system import System, evaluating
-
-# matplotlib's viridis at ten evenly spaced places: lightness rises evenly, so that everyone reads the same order
-VIRIDIS = [
-    (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142),
-    (31, 158, 137), (53, 183, 121), (109, 205, 89), (180, 222, 44), (253, 231, 37),
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,13 +138,8 @@ def overlay(
     image: Float[Tensor, "c h w"], heatmap: Float[Tensor, "h w"], strength: float = 0.6, at_least: int = 256
 ) -> Image.Image:
     """The heat map in viridis over the grey picture, the longer side at least about `at_least` pixels."""
-    table = torch.tensor(VIRIDIS, dtype=torch.float32) / 255
-    place = heatmap.detach().cpu().float().clamp(0, 1) * (len(table) - 1)
-    low = place.floor().long().clamp_max(len(table) - 2)
-    part = (place - low)[..., None]
-    colours = (table[low] * (1 - part) + table[low + 1] * part).permute(2, 0, 1)
     grey = image.detach().cpu().float().mean(0, keepdim=True)
-    return to_pil((1 - strength) * grey + strength * colours, max(1, at_least // max(image.shape[-2:])))
+    return to_pil((1 - strength) * grey + strength * viridis(heatmap), max(1, at_least // max(image.shape[-2:])))
 
 
 def _canvases(

@@ -11,8 +11,8 @@ the present one (with a mark for how long ago), and the pointers of up to 16 fra
 memory. A picture is a video of one frame without memory; a learned vector is added instead.
 
 Training (batches with `video` and `video_masks`) takes CLIP consecutive frames of each video, clicks at or boxes OBJECTS
-objects in the first of them, corrects once by another click with the mask fed back, and follows them. Losses are means over objects and frames, mask losses only where
-there is a mask, of three masks the best (as in SAM):
+objects in the first of them, corrects once by another click with the mask fed back, and follows them. Losses are means
+over objects and frames, mask losses only where there is a mask, of three masks the best (as in SAM):
 
     20 focal + dice, (predicted IoU - IoU)^2 of all candidates, binary cross-entropy of the object score
 
