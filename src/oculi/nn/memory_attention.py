@@ -24,6 +24,9 @@ from oculi.nn.mask_decoder import NarrowAttention
 from oculi.nn.prompt_encoder import ChannelNorm
 
 
+NEARNESS = 3.0  # of first biases: the place itself gets most of a map's attention, which else takes long to be learned
+
+
 def sine_map(channels: int, rows: int, columns: int, device: torch.device) -> Float[Tensor, "channels rows columns"]:
     """Sines and cosines of y in the first half of the channels, of x in the second, one turn over the whole side."""
     half = channels // 2
@@ -87,6 +90,8 @@ class MemoryBlock(nn.Module):
         self.to_memory = RotaryAttention(width, width, 1, memory_width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        for part in (self.to_memory.query, self.to_memory.key):  # equal and turned by place: near places look alike
+            nn.init.constant_(part.bias, NEARNESS)
 
     def forward(self, x: Tensor, memory: Tensor, places: Tensor, angles: Tensor, loose: int) -> Tensor:
         normed = self.norms[0](x)
