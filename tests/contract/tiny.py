@@ -5,6 +5,7 @@ import functools
 import torch
 
 from oculi import catalogue
+from oculi.data.world.solids import VOXELS
 from oculi.learn.training import build, system_class
 from oculi.system import System
 from oculi.types import Batch
@@ -33,8 +34,8 @@ def batch_for(system: System, n: int = 4, seed: int = 0) -> Batch:
     shape = (n, c.channels, c.height, c.width)
     classes = system.config.get("num_classes") or 2
     boxes = [torch.tensor([[2.0, 2, c.width * 0.6, c.height * 0.7], [1.0, 3, c.width * 0.9, c.height * 0.9]])] * n
-    block = torch.zeros(2, 12, 12, 12, dtype=torch.bool)
-    block[:, 4:8, 4:8, 4:8] = True
+    block = torch.zeros(2, VOXELS, VOXELS, VOXELS, dtype=torch.bool)
+    block[:, 2:4, 2:4, 2:4] = True
     own = torch.Generator().manual_seed(seed + 1)
     corners = torch.cat([boxes[0][:, :2], boxes[0][:, 2:]], 1).reshape(2, 2, 2)
     points = corners[:, torch.arange(system.config.get("keypoints") or 2) % 2]

@@ -131,7 +131,8 @@ class MeshRCNN(System):
 
     def voxels_of(self, regions: Float[Tensor, "n c bins bins"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n z y x"]:
         """Logits of the voxels of objects of these classes."""
-        return self.voxels(regions)[torch.arange(len(labels), device=labels.device), labels]
+        own = labels[:, None, None, None, None].expand(-1, -1, VOXELS, VOXELS, VOXELS)
+        return self.voxels(regions).gather(1, own)[:, 0]
 
     def meshes(
         self, regions: Float[Tensor, "n c bins bins"], voxels: Bool[Tensor, "n d h w"]
