@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from oculi.nn.mask_decoder import NarrowAttention
 from oculi.nn.prompt_encoder import ChannelNorm
 
-
 NEARNESS = 3.0  # of first biases: the place itself gets most of a map's attention, which else takes long to be learned
 
 
