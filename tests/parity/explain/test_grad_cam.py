@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from oculi.backbones.resnet import ResNet
-from oculi.explain.grad_cam import VIRIDIS, GradCAM, overlay
+from oculi.explain.grad_cam import GradCAM, overlay
 from oculi.input_contract import InputContract
+from oculi.predictions import VIRIDIS
 from oculi.system import System
 
 
