@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sam import memory
 from torch import Tensor, nn
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -98,14 +99,8 @@ def compare(both: dict[str, Forward], image: Tensor, repetitions: int) -> dict[s
     }
 
 
-def most_held() -> float:
-    """Megabytes that this process has held at most. getrusage's figure would be its parent's, which a child inherits."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 def peak(name: str, whose: str, options: argparse.Namespace) -> float:
-    """Megabytes that a process of its own holds at most, less what it held before the pass."""
+    """MiB that a process of its own holds at most, less what it held before the pass."""
     size = ["--height", str(options.height), "--width", str(options.width)]
     command = [sys.executable, __file__, "--models", name, "--peak", whose, *size]
     return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
@@ -118,20 +113,20 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1066)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--peak", choices=["ours", "transformers"], help="print the peak memory of one pass, in MB")
+    parser.add_argument("--peak", choices=["ours", "transformers"], help="print the peak memory of one pass, in MiB")
     options = parser.parse_args()
     image = torch.rand(1, 3, options.height, options.width)
     with torch.no_grad():
         for name in options.models:
             both = forwards(name)
             if options.peak:
-                before = most_held()
+                before = memory()
                 both[options.peak](image)
-                print(most_held() - before)
+                print(memory() - before)
                 return
             found = compare(both, image, options.repetitions)
-            memory = {f"{whose}_peak_mb": round(peak(name, whose, options)) for whose in ("ours", "transformers")}
-            print(json.dumps({"model": name, "size": [options.height, options.width], **found, **memory}), flush=True)
+            peaks = {f"{whose}_peak_mib": round(peak(name, whose, options)) for whose in ("ours", "transformers")}
+            print(json.dumps({"model": name, "size": [options.height, options.width], **found, **peaks}), flush=True)
     print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}))
 
 

@@ -325,12 +325,12 @@ class Flow(Prediction):
         """Arrows on a grid of 16 by 16 places, their colour another where the window had no texture."""
         picture, scale = _enlarge(image)
         draw = ImageDraw.Draw(picture)
+        flow, valid = self.flow.detach().cpu().numpy() * scale, self.valid.cpu().numpy()
         step = max(1, max(image.shape[-2:]) // 16)
         for y in range(step // 2, image.shape[-2], step):
             for x in range(step // 2, image.shape[-1], step):
-                motion = self.flow[:, y, x].detach().cpu().numpy() * scale
-                colour = PALETTE[5] if bool(self.valid[y, x]) else PALETTE[4]
-                _arrow(draw, np.array([x + 0.5, y + 0.5]) * scale, motion, colour)
+                colour = PALETTE[5] if valid[y, x] else PALETTE[4]
+                _arrow(draw, np.array([x + 0.5, y + 0.5]) * scale, flow[:, y, x], colour)
         return picture
 
 
