@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from oculi.geometry.camera import Camera, intrinsics
 from oculi.geometry.homography import (
     apply_homography,
+    decompose_homography,
     homography_dlt,
     homography_of_rotation,
     random_homography,
@@ -19,6 +20,7 @@ from oculi.geometry.homography import (
     warp_by_homography,
 )
 from oracles import oracle
+from two_views import two_views
 
 SQUARE = torch.tensor([[0.0, 0], [100, 0], [100, 80], [0, 80]], dtype=torch.float64)
 
@@ -80,6 +82,29 @@ def test_a_camera_that_only_rotates():
     H = homography_of_rotation(K, R)
     torch.testing.assert_close(apply_homography(H, first), second, atol=1e-9, rtol=0)
     torch.testing.assert_close(homography_dlt(first, second), H / H[2, 2], atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planes_and_poses_in_a_homography_are_opencvs(seed):
+    views = two_views(seed, plane=True)
+    H = -2 * homography_dlt(views.points, views.targets)
+    found = torch.cat([part.flatten(1) for part in decompose_homography(H, views.K)], 1)
+    _, *theirs = cv2.decomposeHomographyMat(H.numpy(), views.K.numpy())
+    theirs = torch.tensor(np.stack([np.concatenate([np.ravel(x) for x in one]) for one in zip(*theirs, strict=True)]))
+    assert len(theirs) == 4
+    away = torch.cdist(found, theirs)
+    assert float(away.amin(0).max()) < 1e-9
+    assert float(away.amin(1).max()) < 1e-9
+    both = decompose_homography(torch.stack([H, H]), views.K)
+    assert all(torch.equal(part[1], other) for part, other in zip(both, decompose_homography(H, views.K), strict=True))
+
+
+def test_without_a_baseline_the_plane_is_free():
+    views = two_views(baseline=0.0)
+    R, t, normal = decompose_homography(homography_of_rotation(views.K, views.R), views.K)
+    assert float((R - views.R).abs().max()) < 1e-6
+    assert float(t.abs().max()) < 1e-6
+    assert bool(torch.isfinite(normal).all())
 
 
 def test_a_batch_equals_its_members():

@@ -145,9 +145,10 @@ class RANSAC:
                 f"points: no sample of {self.model.size} fixes a model"
                 " (points coincide, lie on one line or plane, or did not move)"
             )
-        inliers = errors <= self.limit
-        self._accept(best, inliers, data)
-        return best, inliers, errors.sqrt(), trials
+        settled = self._settled(best, errors <= self.limit, data)
+        if settled is not best:
+            errors = self.model.squared_error(settled[None], *data)[0]
+        return settled, errors <= self.limit, errors.sqrt(), trials
 
     def _checked(self, points: Tensor, targets: Tensor | None) -> list[Tensor]:
         columns = self.model.columns
@@ -219,17 +220,15 @@ class RANSAC:
                 break
         return model, squared, cost
 
-    def _accept(self, model: Tensor, inliers: Bool[Tensor, " n"], data: list[Tensor]) -> None:
-        """Raise ValueError where chance explains the consensus, or the consensus does not fix the model."""
+    def _settled(self, model: Tensor, inliers: Bool[Tensor, " n"], data: list[Tensor]) -> Tensor:
+        """The model that the consensus fixes. Raises ValueError where it fixes none, or where chance explains it."""
         which, total = inliers.nonzero()[:, 0], len(inliers)
         chance = self.model.chance(self.threshold, *data)
         if len(which) < total and expected_by_chance(len(which), total, self.model.size, chance) > 0:
             raise ValueError(
                 f"points: no consensus; {len(which)} of {total} agree on the best model, as many as by chance"
             )
-        reason = self.model.ambiguity(self.threshold, model, *_rows(data, which))
-        if reason:
-            raise ValueError(f"points: the model is ambiguous; {reason}")
+        return self.model.settled(self.threshold, model, *_rows(data, which))
 
 
 def _rows(data: list[Tensor], which: Int[Tensor, " k"]) -> list[Tensor]:

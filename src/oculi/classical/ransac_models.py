@@ -7,8 +7,8 @@ r"""What RANSAC can fit: each model is a minimal solver, an error, a refit, and 
     essential     5 matches        Sampson distance, in pixels where K is given    Gauss-Newton over turns of U and V
     pose          3 points         reprojection error, in pixels where K is given  Levenberg-Marquardt
 
-A consensus can be large and yet fix no model: matches of one plane have many F, those of a camera that only turned
-many E. `ambiguity` says so.
+A consensus can be large and yet fix no model: matches of one plane have many F and two E, those of a camera that only
+turned many E. `settled` says so.
 """
 
 from __future__ import annotations
@@ -23,8 +23,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from oculi.geometry.epipolar import refine_fundamental, solve_seven_points, squared_sampson
-from oculi.geometry.essential import calibrated, fundamental_of_essential, refine_essential, solve_five_points
+from oculi.geometry.essential import (
+    calibrated,
+    essential_of_pose,
+    fundamental_of_essential,
+    refine_essential,
+    solve_five_points,
+)
 from oculi.geometry.homography import (
+    decompose_homography,
     refine_homography,
     solve_four_points,
     squared_transfer,
@@ -42,7 +49,8 @@ class Model:
     solve: a batch of minimal samples to a batch of lists of solutions, and which of these count.
     squared_error: of every datum under every one of m models. refit: of one model to the data of its inliers.
     descend: where that is faster, in place of refits: from a model, a threshold and a number of them to a better model.
-    chance: share of unrelated data that lie within the threshold of any model. ambiguity: why inliers fix no model.
+    chance: share of unrelated data that lie within the threshold of any model. settled: the model that its inliers fix,
+    the given one nearly always; raises ValueError where they fix none.
     """
 
     size: int
@@ -51,7 +59,7 @@ class Model:
     squared_error: Callable[..., Float[Tensor, "m n"]]
     refit: Callable[..., Tensor]
     chance: Callable[..., float]
-    ambiguity: Callable[..., str]
+    settled: Callable[..., Tensor]
     descend: Callable[..., Tensor] | None = None
 
 
@@ -74,8 +82,12 @@ def _near_value(threshold: float, points: Tensor) -> float:
     return min(1.0, 2 * threshold / max(_extent(points)[1], 1e-300))
 
 
-def _never(threshold: float, model: Tensor, *data: Tensor) -> str:
-    return ""
+def _as_given(threshold: float, model: Tensor, *data: Tensor) -> Tensor:
+    return model
+
+
+def _ambiguous(why: str) -> ValueError:
+    return ValueError(f"points: the model is ambiguous; {why}")
 
 
 # lines ---------------------------------------------------------------------------------------------------------------
@@ -110,7 +122,7 @@ def line() -> Model:
         squared_error=lambda models, points: line_error(models, points).square(),
         refit=lambda model, points: fit_line(points)[0],
         chance=_near_line,
-        ambiguity=_never,
+        settled=_as_given,
     )
 
 
@@ -137,7 +149,7 @@ def regression() -> Model:
         squared_error=lambda m, points: (points[..., 1] - m[..., :1] * points[..., 0] - m[..., 1:]).square(),
         refit=lambda model, points: fit_regression(points)[0],
         chance=_near_value,
-        ambiguity=_never,
+        settled=_as_given,
     )
 
 
@@ -158,23 +170,25 @@ def homography() -> Model:
         squared_error=squared_transfer,
         refit=refine_homography,
         chance=_near_point,
-        ambiguity=_on_a_line,
+        settled=_off_a_line,
         descend=lambda H, threshold, steps, a, b: refine_homography(H, a, b, steps, threshold, enough=0.03),
     )
 
 
-def _on_a_line(threshold: float, H: Tensor, points: Tensor, targets: Tensor) -> str:
-    """Whether nearly all inliers lie on one line, which leaves H to the few others, be they chance."""
+def _off_a_line(threshold: float, H: Tensor, points: Tensor, targets: Tensor) -> Tensor:
+    """H, unless nearly all inliers lie on one line, which leaves it to the few others, be they chance."""
     count, centred = len(points), points - points.mean(0)
     (xx, xy), (_, yy) = (centred.T @ centred).tolist()
     if count < 5 or (count >= 30 and xx * yy - xy * xy > 0.1 * (xx + yy) ** 2):
-        return ""  # too few to tell, or spread in both directions
+        return H  # too few to tell, or spread in both directions
     pairs = torch.randint(count, (64, 2), generator=torch.Generator().manual_seed(0))
     lines, well_posed = fit_line(points[pairs])
     near = (line_error(lines, points) <= threshold).sum(1)[well_posed]
     most = int(near.max()) if len(near) else count
     off = count - most
-    return f"all inliers but {off} lie on one line" if most >= 5 and off <= max(2, 0.05 * count) else ""
+    if most >= 5 and off <= max(2, 0.05 * count):
+        raise _ambiguous(f"all inliers but {off} lie on one line")
+    return H
 
 
 def fundamental() -> Model:
@@ -186,26 +200,32 @@ def fundamental() -> Model:
         squared_error=squared_sampson,
         refit=lambda F, points, targets: refine_fundamental(F, points, targets, steps=2),
         chance=_near_line,
-        ambiguity=_on_a_plane,
+        settled=_off_a_plane,
     )
 
 
-def _on_a_plane(threshold: float, F: Tensor, points: Tensor, targets: Tensor) -> str:
-    """Whether one homography explains nearly all inliers: found from a few samples, for most of them would do."""
+def _off_a_plane(threshold: float, F: Tensor, points: Tensor, targets: Tensor) -> Tensor:
+    H, share = _plane(threshold, points, targets)
+    if H is None:
+        raise _ambiguous("no four inliers fix a homography: they lie on one line")
+    if share >= PLANE_SHARE:
+        raise _ambiguous(f"one homography explains {share:.0%} of the inliers (a plane, or a camera that did not move)")
+    return F
+
+
+def _plane(threshold: float, points: Tensor, targets: Tensor) -> tuple[Tensor | None, float]:
+    """The homography that explains most inliers, and their share: found from a few samples, for most of them would do."""
     index = torch.rand(32, len(points), generator=torch.Generator().manual_seed(0)).topk(4, 1).indices.to(points.device)
     H, well_posed = solve_four_points(points[index], targets[index])
     if not bool(well_posed.any()):
-        return "no four inliers fix a homography: they lie on one line"
+        return None, 0.0
     error = squared_transfer(H[well_posed], points, targets).nan_to_num(math.inf)
     best = H[well_posed][error.clamp_max((3 * threshold) ** 2).sum(1).argmin()]
     for _ in range(2):
         near = transfer_error(best, points, targets) <= 3 * threshold
         if int(near.sum()) >= 4:
             best = refine_homography(best, points[near], targets[near], steps=2)
-    share = float((transfer_error(best, points, targets) <= 2 * threshold).double().mean())
-    if share >= PLANE_SHARE:
-        return f"one homography explains {share:.0%} of the inliers (a plane, or a camera that did not move)"
-    return ""
+    return best, float((transfer_error(best, points, targets) <= 2 * threshold).double().mean())
 
 
 def essential(K: Float[Tensor, "3 3"] | None = None, other_K: Float[Tensor, "3 3"] | None = None) -> Model:
@@ -225,20 +245,37 @@ def essential(K: Float[Tensor, "3 3"] | None = None, other_K: Float[Tensor, "3 3
     def refit(E: Tensor, points: Tensor, targets: Tensor) -> Tensor:
         return refine_essential(E, calibrated(first, points), calibrated(second, targets), steps=2)
 
-    def ambiguity(threshold: float, E: Tensor, points: Tensor, targets: Tensor) -> str:
-        one = functional.normalize(functional.pad(calibrated(first, points), (0, 1), value=1.0), dim=-1)
-        two = functional.normalize(functional.pad(calibrated(second, targets), (0, 1), value=1.0), dim=-1)
+    def settled(threshold: float, E: Tensor, points: Tensor, targets: Tensor) -> Tensor:
+        one, two = calibrated(first, points), calibrated(second, targets)
+        rays = [functional.normalize(functional.pad(x, (0, 1), value=1.0), dim=-1) for x in (one, two)]
         near = torch.ones_like(one[:, 0], dtype=torch.bool)
         for _ in range(3):
-            H = second @ _turn(one[near], two[near]) @ torch.linalg.inv(first)
+            H = second @ _turn(rays[0][near], rays[1][near]) @ torch.linalg.inv(first)
             error = transfer_error(H, points, targets)
             near = error <= torch.maximum(error.median(), error.new_tensor(2 * threshold))
         share = float((error <= 2 * threshold).double().mean())
         if share >= PLANE_SHARE:
-            return f"a turn alone explains {share:.0%} of the inliers: without a baseline the direction of t is free"
-        return ""
+            raise _ambiguous(
+                f"a turn alone explains {share:.0%} of the inliers: without a baseline the direction of t is free"
+            )
+        H, share = _plane(threshold, points, targets) if len(points) > 5 else (None, 0.0)
+        if H is None or share < PLANE_SHARE:
+            return E
+        # a plane has two E; what was seen lies in front of the cameras, which may leave one
+        R, t, normal = decompose_homography(H, first, second)
+        seen = ((rays[0] @ normal.T) > 0).double().mean(0) > 0.99
+        if int(seen.sum()) == 2 and float(torch.linalg.matrix_norm(R[seen][0] - R[seen][1])) > 1e-6:
+            raise _ambiguous(
+                f"one plane holds {share:.0%} of the inliers, and two poses see all of it: decompose_homography gives both"
+            )
+        if not bool(seen.any()):
+            return E
+        near = (
+            transfer_error(H, points, targets) <= 2 * threshold
+        )  # the other E agrees with matches that this one need not
+        return refit(essential_of_pose(R[seen][0], t[seen][0]), points[near], targets[near])
 
-    return Model(5, (2, 2), solve, squared_error, refit, _near_line, ambiguity)
+    return Model(5, (2, 2), solve, squared_error, refit, _near_line, settled)
 
 
 def _turn(one: Float[Tensor, "n 3"], two: Float[Tensor, "n 3"]) -> Float[Tensor, "3 3"]:
@@ -278,11 +315,13 @@ def pose(K: Float[Tensor, "3 3"] | None = None) -> Model:
     def refit(model: Tensor, points: Tensor, targets: Tensor) -> Tensor:
         return refine_pose(model, points, calibrated(intrinsics, targets), steps=3)
 
-    def ambiguity(threshold: float, model: Tensor, points: Tensor, targets: Tensor) -> str:
+    def settled(threshold: float, model: Tensor, points: Tensor, targets: Tensor) -> Tensor:
         spread = torch.linalg.eigvalsh((points - points.mean(0)).T @ (points - points.mean(0)))
-        return "the inliers' points lie on one line" if float(spread[1]) <= 1e-12 * float(spread[2]) else ""
+        if float(spread[1]) <= 1e-12 * float(spread[2]):
+            raise _ambiguous("the inliers' points lie on one line")
+        return model
 
-    return Model(3, (3, 2), solve, squared_error, refit, _near_point, ambiguity)
+    return Model(3, (3, 2), solve, squared_error, refit, _near_point, settled)
 
 
 MODELS: dict[str, Callable[[], Model]] = {

@@ -56,6 +56,39 @@ def homography_of_rotation(
     return K @ R @ torch.linalg.inv(K)
 
 
+def decompose_homography(
+    H: Float[Tensor, "*batch 3 3"], K: Float[Tensor, "*#batch 3 3"], other_K: Float[Tensor, "*#batch 3 3"] | None = None
+) -> tuple[Float[Tensor, "*batch 4 3 3"], Float[Tensor, "*batch 4 3"], Float[Tensor, "*batch 4 3"]]:
+    """The four (R, t, n) with K'^{-1} H K ~ R + t n^T, that is, a plane n . X = d, ||n|| = 1, seen by a first camera and by
+    one with the pose [R | d t]. The plane is in front where n . K^{-1} [u v 1]^T > 0, which leaves one or two of them.
+
+    Without a baseline t is 0 and n is anything. other_K: K', by default K.
+
+    Ma, Soatto, Kosecka, Sastry: An Invitation to 3-D Vision, 2004, section 5.3.3.
+    """
+    plane = torch.linalg.inv(K if other_K is None else other_K) @ H @ K
+    scale = torch.linalg.svdvals(plane)[..., 1] * torch.linalg.det(plane).sign()
+    plane = (
+        plane / scale[..., None, None]
+    )  # what is left is fixed up to nothing: both cameras see one side of the plane
+    squares, axes = torch.linalg.eigh(plane.transpose(-1, -2) @ plane)
+    least, middle, most = axes.unbind(-1)
+    low, high = (1 - squares[..., :1]).clamp_min(0).sqrt(), (squares[..., 2:] - 1).clamp_min(0).sqrt()
+    length = (squares[..., 2:] - squares[..., :1]).clamp_min(1e-300).sqrt()
+    turns, moves, normals = [], [], []
+    for sign in (1, -1):  # the two directions that the plane's map leaves as long as they are
+        kept = torch.where(length > 1e-7, (low * most + sign * high * least) / length, most)
+        normal = torch.linalg.cross(middle, kept)
+        before = torch.stack([middle, kept, normal], -1)
+        one, two = ((plane @ v[..., None])[..., 0] for v in (middle, kept))
+        R = torch.stack([one, two, torch.linalg.cross(one, two)], -1) @ before.transpose(-1, -2)
+        t = ((plane - R) @ normal[..., None])[..., 0]
+        turns += [R, R]
+        moves += [t, -t]
+        normals += [normal, -normal]
+    return torch.stack(turns, -3), torch.stack(moves, -2), torch.stack(normals, -2)
+
+
 def homography_dlt(
     source: Float[Tensor, "*batch n 2"], target: Float[Tensor, "*batch n 2"]
 ) -> Float[Tensor, "*batch 3 3"]:
