@@ -43,7 +43,9 @@ from oculi.system import System
 from oculi.types import Batch, Losses
 
 ALPHA = 0.85
-MOTION_UNIT = 0.01  # what the motion network's 1 means, in radians and in units of depth, so that it starts near rest
+# What the motion network's 1 means, in radians and in units of depth: it starts near rest, and explains what it sees by
+# translation first. Turning explains nearly as much, but then depth learns nothing, or the wrong way round.
+TURN_UNIT, SHIFT_UNIT = 0.003, 0.01
 
 
 class MonocularDepthUnsupervised(System):
@@ -101,8 +103,8 @@ class MonocularDepthUnsupervised(System):
     def motion(self, first: Float[Tensor, "b 3 h w"], second: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 4 4"]:
         """From the first camera's coordinates to the second's; translation in the units of depth."""
         pair = torch.cat([self.normalize(first), self.normalize(second)], 1)
-        turn, shift = (MOTION_UNIT * self.motion_network(pair).mean((2, 3))).chunk(2, 1)
-        upper = torch.cat([rotation_from_vector(turn), shift[..., None]], 2)
+        turn, shift = self.motion_network(pair).mean((2, 3)).chunk(2, 1)
+        upper = torch.cat([rotation_from_vector(TURN_UNIT * turn), SHIFT_UNIT * shift[..., None]], 2)
         last = upper.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(upper), 1, 4)
         return torch.cat([upper, last], 1)
 

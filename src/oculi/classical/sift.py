@@ -113,18 +113,19 @@ class SIFT(System):
         if self.upsample:
             current = F.interpolate(current, scale_factor=2, mode="bilinear", align_corners=False)
             blur = 2 * CAMERA_BLUR
-        current = gaussian_blur(current, math.sqrt(self.sigma**2 - blur**2))
         sigmas = [self.sigma * 2 ** (i / self.layers) for i in range(self.layers + 3)]
+        stack = current.new_empty(1, len(sigmas), *current.shape[2:])
+        gaussian_blur(current, math.sqrt(self.sigma**2 - blur**2), out=stack[:, :1])
         octaves = []
         while True:
-            stack = current.new_empty(1, self.layers + 3, *current.shape[2:])
-            stack[:, :1] = current
             for i, (before, after) in enumerate(pairwise(sigmas)):
                 gaussian_blur(stack[:, i : i + 1], math.sqrt(after**2 - before**2), out=stack[:, i + 1 : i + 2])
             octaves.append(stack[0])
-            current = stack[:, self.layers : self.layers + 1, ::2, ::2]
-            if min(current.shape[-2:]) <= 2 * BORDER + 1:
+            smaller = stack[:, self.layers : self.layers + 1, ::2, ::2]
+            if min(smaller.shape[2:]) <= 2 * BORDER + 1:
                 return octaves
+            stack = smaller.new_empty(1, len(sigmas), *smaller.shape[2:])
+            stack[:, :1] = smaller
 
     # detection -------------------------------------------------------------------------------------------------------
 

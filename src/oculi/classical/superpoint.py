@@ -15,13 +15,15 @@ How it comes to know points, each stage starting from the one before (`training.
 What a system starts from is its teacher: it labels every batch that comes without `keypoints`, with N new warps each time.
 
     image          batch x 1 x H x W, sides multiples of 8
-    points         n x 2, pixels, centres at +0.5: whole pixels that survive non-maximum suppression, best first
+    points         n x 2, pixels, centres at +0.5: pixels that survive non-maximum suppression, best first, moved to the
+                   mean of the 5 x 5 probabilities about them
     descriptors    n x D, unit length
 
 Differs from the paper: labels are not stored but made anew for every batch; aggregation counts, for each pixel, the
 warps that show it; cells that show what lies outside the picture are left out of L_p(H I) and L_d; lambda is 1 by
-default, since with L_d divided by the number of pairs, as it is written, 0.0001 is nothing. Descriptors are read where
-the point is; `published` reads them as the authors' code does, up to 3 pixels beside it, for weights trained so.
+default, since with L_d divided by the number of pairs, as it is written, 0.0001 is nothing. Points lie between pixels,
+and descriptors are read where the point is; `published` answers as the authors' code does, whole pixels and descriptors
+up to 3 pixels beside them, for weights trained so.
 `norm` puts batch norm after the 3x3 convolutions, which the published network has not.
 
 DeTone, Malisiewicz, Rabinovich: SuperPoint: Self-Supervised Interest Point Detection and Description, 2018,
@@ -33,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,6 +54,7 @@ from oculi.predictions import Keypoints
 from oculi.system import System
 from oculi.types import Batch, Losses
 
+REACH = 2  # pixels about a keypoint whose probabilities say where in between it lies
 MARGIN = 3  # pixels from the edge of a warped picture in which detections are not believed
 
 
@@ -209,7 +212,10 @@ class SuperPoint(System):
         value = scores[keep]
         order = value.argsort(descending=True, stable=True)
         order = order[: self.max_keypoints] if self.max_keypoints else order
-        points, value = place[order].flip(1) + 0.5, value[order]
+        place, value = place[order], value[order]
+        points = place.flip(1) + 0.5
+        if not self.published:
+            points = points + away(scores, place)
         size = torch.full_like(value, self.radius)
         read = read_descriptors(descriptors, points, self.published)
         return Keypoints(points, size, torch.zeros_like(value), value, read)
@@ -228,6 +234,15 @@ def suppress(scores: Float[Tensor, "b h w"], radius: int) -> Float[Tensor, "b h 
         others = scores.masked_fill(near, 0)
         kept = kept | ((others == highest(others)) & ~near)
     return scores.masked_fill(~kept, 0)
+
+
+def away(scores: Float[Tensor, "h w"], place: Int[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+    """From pixels (row, column) to the mean, by probability, of the places REACH pixels about them; x, y."""
+    steps = torch.arange(-REACH, REACH + 1, device=scores.device)
+    steps = torch.cartesian_prod(steps, steps)
+    row, column = (place[:, None] + REACH + steps).unbind(-1)
+    share = F.pad(scores, (REACH,) * 4)[row, column]
+    return (share / share.sum(1, keepdim=True)) @ steps.flip(1).to(share)
 
 
 def read_descriptors(

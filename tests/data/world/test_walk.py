@@ -28,7 +28,22 @@ def test_it_moves_evenly_and_image_is_the_first_frame(samples):
         assert torch.equal(sample.image, sample.video[0])
         centres = sample.camera.center
         torch.testing.assert_close(centres[1] - centres[0], centres[2] - centres[1], rtol=1e-3, atol=1e-4)
-        assert 0 < float((centres[1] - centres[0]).norm()) < 1.2
+        assert 0 < float((centres[1] - centres[0]).norm()) < 0.5 * 1.5**0.5
+
+
+def test_marble_is_nowhere_flat_and_moves_nothing():
+    marble, plain = (
+        open_data("world_walk", train=1, validation=1, test=1, size=48, background=name).train[0]
+        for name in ("marble", "plain")
+    )
+    assert torch.equal(marble.depth, plain.depth)
+
+    def flat(sample):  # share of 5 x 5 windows without contrast
+        windows = sample.image.mean(0).unfold(0, 5, 5).unfold(1, 5, 5)
+        return float((windows.flatten(2).std(2) < 0.005).float().mean())
+
+    assert flat(marble) < 0.02
+    assert flat(plain) > 0.2
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,9 @@ class Knobs:
     """What a world is like; ranges are drawn from uniformly.
 
     objects: how many at most and at least; radius: of an object, metres; light: brightness (1 normal, 0.3 dusk);
-    texture: `mixed`, one of TEXTURES, or `real` (photographs); background: `varied`, `plain` or `checker` ground;
-    fov: horizontal field of view, degrees; blur and noise: standard deviations, pixels and [0, 1];
+    texture: `mixed`, one of TEXTURES, or `real` (photographs); background: `varied`, `plain` or `checker` ground, or
+    `marble`, ground and wall nowhere flat; fov: horizontal field of view, degrees; blur and noise: standard deviations,
+    pixels and [0, 1];
     balance: frequency of the rarest class relative to the commonest, geometric in between;
     label_noise: share of wrong labels; occlusion: 0 spread out, 1 crowded; lights: 1 to 3; shadows: cast or not.
     """
@@ -66,8 +67,8 @@ class Knobs:
             raise ValueError(f"radius: expected 0 < least <= most <= 3 metres, got {self.radius}")
         if self.texture not in ("mixed", "real", *TEXTURES):
             raise ValueError(f"texture: expected mixed, real or one of {', '.join(TEXTURES)}, got {self.texture!r}")
-        if self.background not in ("varied", "plain", "checker"):
-            raise ValueError(f"background: expected varied, plain or checker, got {self.background!r}")
+        if self.background not in ("varied", "plain", "checker", "marble"):
+            raise ValueError(f"background: expected varied, plain, checker or marble, got {self.background!r}")
         limits: dict[str, tuple[float, float]] = {
             "light": (0, 4),
             "fov": (10, 120),
@@ -108,6 +109,7 @@ class Scenes:
     wall_normal: Float[Tensor, "2 n"]
     wall_distance: Float[Tensor, " n"]
     checker: Bool[Tensor, " n"]
+    marbled: Bool[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -289,7 +291,7 @@ def _light(whole: Tensor, knobs: Knobs) -> dict[str, Tensor]:
     if knobs.background == "plain":
         greys, tint = torch.full_like(greys, 0.6), torch.zeros_like(tint)
     ground = greys[0] + tint[0]
-    checker = whole[22] < {"varied": 0.4, "plain": 0.0, "checker": 1.1}[knobs.background]
+    checker = whole[22] < {"varied": 0.4, "plain": 0.0, "checker": 1.1, "marble": 0.0}[knobs.background]
     bright = knobs.light * _between(whole[23], 0.85, 1.15)
     return {
         "sun": torch.stack(suns),
@@ -298,4 +300,5 @@ def _light(whole: Tensor, knobs: Knobs) -> dict[str, Tensor]:
         "ground": torch.stack([ground, ground * 0.75]),
         "wall": (greys[1] + tint[1]).clamp(0, 1),
         "checker": checker,
+        "marbled": torch.full_like(checker, knobs.background == "marble"),
     }

@@ -4,6 +4,7 @@ checker  parity of floor(x/p) + floor(y/p) + floor(z/p)
 stripes  parity of floor(z/p)
 noise    smooth threshold of a sum of products of sines, blotches about p wide
 real     photographs of scikit-image, projected along the normal's largest component
+marble   of ground and wall: a sum of sines in the world's coordinates, waves of 0.8 to 2 metres, nowhere flat
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from oculi.data.world.scenes import Scenes
+
+MARBLE = ((2.1, 1.3, 1.7), (-1.5, 2.6, -2.2), (4.3, -2.9, 3.8), (-3.1, -5.0, 5.2))  # radians a metre
 
 
 def object_paint(
@@ -46,7 +49,15 @@ def ground_paint(
     odd = (point[0].floor() + point[1].floor()).remainder(2) > 0
     dark = odd & scenes.checker[:, None]
     ground = torch.where(dark, scenes.ground[1][..., None], scenes.ground[0][..., None])
-    return torch.where(is_ground, ground, scenes.wall[..., None])
+    plain = torch.where(is_ground, ground, scenes.wall[..., None])
+    if not bool(scenes.marbled.any()):
+        return plain
+    waves = torch.zeros_like(point[0])
+    for number, (x, y, z) in enumerate(MARBLE):
+        waves += torch.sin(x * point[0] + y * point[1] + z * point[2] + scenes.index[:, None] * (number + 1.3)) / (
+            number + 2
+        )
+    return torch.where(scenes.marbled[:, None], plain * (0.45 + 0.8 * torch.sigmoid(3 * waves)), plain)
 
 
 def _photograph(local: Tensor, normal: Tensor, period: Tensor, body: Tensor, scenes: Scenes) -> Tensor:

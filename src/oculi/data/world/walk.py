@@ -1,9 +1,10 @@
 r"""Walks: short videos of a World that stands still while the camera moves through it, with depth and every pose.
 
     eye_k     = eye + (k - (F - 1) / 2) * step            step: sideways, up or down and forward, at most `speed` metres
-    target_k  = target + (k - (F - 1) / 2) * drift        what it looks at drifts as well, at most `drift` metres a frame
+    target_k  = target + (k - (F - 1) / 2) * (step + drift)     8 metres ahead, drifting at most `drift` metres a frame
 
-so that pixels move by a rotation, which says nothing of depth, and by parallax, which does. `depth` is that of the first
+so that pixels move by a rotation, which says nothing of depth, and by parallax, which does; one is drawn apart from the
+other (a camera that keeps looking at one place turns just so far that both nearly cancel there). `depth` is that of the first
 frame, which is `image`; `camera` holds the cameras of all frames.
 """
 
@@ -68,7 +69,7 @@ class WorldWalk:
         target = scenes.eye[:, 0] + 8 * forward
         drift = self.drift * drawn[3:]
         eye = scenes.eye + step[:, None] * when
-        return replace(scenes, eye=eye, view=look(eye, target[:, None] + drift[:, None] * when))
+        return replace(scenes, eye=eye, view=look(eye, target[:, None] + (step + drift)[:, None] * when))
 
 
 def load(
@@ -81,8 +82,8 @@ def load(
     objects: tuple[int, int] | list[int] = (2, 5),
     radius: tuple[float, float] | list[float] = (0.9, 1.4),
     fov: float = 40.0,
-    speed: float = 0.8,
-    drift: float = 0.2,
+    speed: float = 0.5,
+    drift: float = 0.3,
     background: str = "varied",
 ) -> Splits:
     """Splits of disjoint walks; objects, radius, fov and background are knobs of the World."""
