@@ -45,7 +45,7 @@ from oculi.types import Batch, Losses
 ALPHA = 0.85
 # What the motion network's 1 means, in radians and in units of depth: it starts near rest, and explains what it sees by
 # translation first. Turning explains nearly as much, but then depth learns nothing, or the wrong way round.
-TURN_UNIT, SHIFT_UNIT = 0.003, 0.01
+TURN_UNIT, SHIFT_UNIT = 0.002, 0.01
 
 
 class MonocularDepthUnsupervised(System):
