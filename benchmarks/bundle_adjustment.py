@@ -21,6 +21,7 @@ import torch
 from scipy.optimize import least_squares
 from scipy.sparse import csr_matrix
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from oculi.geometry.bundle_adjustment import Observations, bundle_adjustment
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # NumPy's threads too: as they wait they spin, and that would count as the next one's work
     cameras, points, seen = made(options.cameras, options.points)
     seconds: dict[str, list[float]] = {"ours": [], "jac_sparsity": [], "jac": []}
     costs: dict[str, float] = {}
