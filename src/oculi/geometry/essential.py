@@ -13,7 +13,7 @@ lower ones by x: its real eigenvectors hold up to ten solutions.
 
 Of these four poses one has the matches in front of both cameras. The second camera's `world_to_camera` is [R | t]
 where the first's is the identity. A camera that only turned has no E: t is then free. Matches of one
-plane have two, and the poses of both may have all points in front.
+plane have two, and the poses of both may have all points in front (`oculi.geometry.homography.decompose_homography`).
 
 Nister: An efficient solution to the five-point relative pose problem, PAMI 26(6), 2004; Stewenius, Engels, Nister:
 Recent developments on direct relative orientation, ISPRS 60(4), 2006.
