@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from oculi import catalogue
@@ -43,7 +43,9 @@ def main() -> None:
     system = train(recipe, progress=False, splits=Splits(known, held_out, held_out)).system
 
     def learn(model: System, splits: Splits) -> None:
-        labels = [*known, *(splits.train[index] for index in range(len(splits.train)))]
+        labels = [replace(sample, boxes=None, labels=None) for sample in known]  # the engine labels masks alone
+        labels += [splits.train[index] for index in range(len(splits.train))]
+        model.train()
         fit(model, training_options(recipe), Splits(labels, splits.validation, splits.test), progress=False)
 
     before = score(system, Splits(known, held_out, held_out), "test")["iou_1_click"]
