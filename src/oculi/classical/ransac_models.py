@@ -205,27 +205,29 @@ def fundamental() -> Model:
 
 
 def _off_a_plane(threshold: float, F: Tensor, points: Tensor, targets: Tensor) -> Tensor:
-    H, share = _plane(threshold, points, targets)
+    """F, unless one homography explains nearly all inliers."""
+    H, near = _plane(threshold, points, targets)
     if H is None:
         raise _ambiguous("no four inliers fix a homography: they lie on one line")
+    share = float(near.double().mean())
     if share >= PLANE_SHARE:
         raise _ambiguous(f"one homography explains {share:.0%} of the inliers (a plane, or a camera that did not move)")
     return F
 
 
-def _plane(threshold: float, points: Tensor, targets: Tensor) -> tuple[Tensor | None, float]:
-    """The homography that explains most inliers, and their share: found from a few samples, for most of them would do."""
+def _plane(threshold: float, points: Tensor, targets: Tensor) -> tuple[Tensor | None, Bool[Tensor, " n"]]:
+    """The homography that explains most inliers, and which: found from a few samples, for most of them would do."""
     index = torch.rand(32, len(points), generator=torch.Generator().manual_seed(0)).topk(4, 1).indices.to(points.device)
     H, well_posed = solve_four_points(points[index], targets[index])
     if not bool(well_posed.any()):
-        return None, 0.0
+        return None, torch.zeros_like(points[:, 0], dtype=torch.bool)
     error = squared_transfer(H[well_posed], points, targets).nan_to_num(math.inf)
     best = H[well_posed][error.clamp_max((3 * threshold) ** 2).sum(1).argmin()]
     for _ in range(2):
         near = transfer_error(best, points, targets) <= 3 * threshold
         if int(near.sum()) >= 4:
             best = refine_homography(best, points[near], targets[near], steps=2)
-    return best, float((transfer_error(best, points, targets) <= 2 * threshold).double().mean())
+    return best, transfer_error(best, points, targets) <= 2 * threshold
 
 
 def essential(K: Float[Tensor, "3 3"] | None = None, other_K: Float[Tensor, "3 3"] | None = None) -> Model:
@@ -258,11 +260,14 @@ def essential(K: Float[Tensor, "3 3"] | None = None, other_K: Float[Tensor, "3 3
             raise _ambiguous(
                 f"a turn alone explains {share:.0%} of the inliers: without a baseline the direction of t is free"
             )
-        H, share = _plane(threshold, points, targets) if len(points) > 5 else (None, 0.0)
-        if H is None or share < PLANE_SHARE:
+        if len(points) <= 5:
+            return E
+        plane, near = _plane(threshold, points, targets)
+        share = float(near.double().mean())
+        if plane is None or share < PLANE_SHARE:
             return E
         # a plane has two E; what was seen lies in front of the cameras, which may leave one
-        R, t, normal = decompose_homography(H, first, second)
+        R, t, normal = decompose_homography(plane, first, second)
         seen = ((rays[0] @ normal.T) > 0).double().mean(0) > 0.99
         if int(seen.sum()) == 2 and float(torch.linalg.matrix_norm(R[seen][0] - R[seen][1])) > 1e-6:
             raise _ambiguous(
@@ -270,9 +275,7 @@ def essential(K: Float[Tensor, "3 3"] | None = None, other_K: Float[Tensor, "3 3
             )
         if not bool(seen.any()):
             return E
-        near = (
-            transfer_error(H, points, targets) <= 2 * threshold
-        )  # the other E agrees with matches that this one need not
+        # refitted to the plane's points alone: the other E agrees with matches that this one need not
         return refit(essential_of_pose(R[seen][0], t[seen][0]), points[near], targets[near])
 
     return Model(5, (2, 2), solve, squared_error, refit, _near_line, settled)
