@@ -47,7 +47,7 @@ BORDER = 5  # no keypoint nearer to the edge of its octave, in that octave's pix
 REFINE_STEPS = 5
 CELLS, DIRECTIONS, ANGLE_BINS = 4, 8, 36
 STRIP = 40_000  # pixels whose extrema are looked for at a time
-GRADIENTS = 7_500_000  # numbers held at a time: what is larger the system hands out page by page, which is slow
+GRADIENTS = 2_500_000  # numbers held at a time: of much memory the system takes the pages back, which is slow
 ORIENTATION_SIDE = 15  # samples across the window of the angle, two thirds of a sigma apart
 PER_CELL = 3  # samples across a cell of the descriptor, a sigma apart
 CAMERA_BLUR = 0.5  # sigma that a camera's picture is taken to have
@@ -207,10 +207,10 @@ class SIFT(System):
             weights = torch.hypot(dx, dy)
             above = (direction - low) * weights
             low = low.long()
-            votes = weights.new_zeros(*weights.shape, DIRECTIONS)
-            votes.scatter_(2, (low & (DIRECTIONS - 1))[..., None], (weights - above)[..., None])
-            votes.scatter_(2, ((low + 1) & (DIRECTIONS - 1))[..., None], above[..., None])
-            histograms.append((cell_weights @ votes).flatten(1))
+            votes = weights.new_zeros(len(chunk), DIRECTIONS, len(grid))
+            votes.scatter_(1, (low & (DIRECTIONS - 1))[:, None], (weights - above)[:, None])
+            votes.scatter_(1, ((low + 1) & (DIRECTIONS - 1))[:, None], above[:, None])
+            histograms.append((votes @ cell_weights.T).mT.flatten(1))
         described = F.normalize(F.normalize(torch.cat(histograms)).clamp_max(0.2))
         return root_sift(described) if self.root else described
 
