@@ -132,15 +132,13 @@ class SIFT(System):
     def _extrema(self, octaves: list[Tensor]) -> list[Float[Tensor, "n 4"]]:
         """Refined extrema of each octave: x, y, layer (all fractional), |D|; those of all octaves refined together."""
         loud = 0.5 * self.contrast / self.layers
-        place = torch.cat([F.pad(_turning_points(g, loud), (1, 0), value=i) for i, g in enumerate(octaves)])
-        cube = _cubes(octaves, place)
-        peak = torch.where(cube[13] > 0, cube.amax(0), cube.amin(0)) == cube[13]
-        place, cube = place[peak], cube[:, peak]  # octave, layer, y, x
+        # octave, layer, y, x
+        place = torch.cat([F.pad(_peaks(g, loud), (1, 0), value=i) for i, g in enumerate(octaves)])
         low = place.new_tensor([1, BORDER, BORDER])
         high = place.new_tensor([[self.layers + 2, *g.shape[1:]] for g in octaves]) - low - 1
         settled = []
         for _ in range(REFINE_STEPS):
-            offset, value, corner = _newton(cube.double(), self.edge)
+            offset, value, corner = _newton(_cubes(octaves, place).double(), self.edge)
             done = (offset.abs() < 0.5).all(1)
             good = done & corner & (value.abs() * self.layers > self.contrast)
             settled.append(torch.cat([place[good], offset[good], value[good, None].abs()], 1))
@@ -149,7 +147,6 @@ class SIFT(System):
             if not bool(keep.any()):
                 break
             place = torch.cat([place[:, :1], moved], 1)[keep]
-            cube = _cubes(octaves, place)
         every = torch.cat(settled)  # float64 holds the places, which are whole, exactly
         _, height, width = octaves[0].shape
         key = ((every[:, 0] * (self.layers + 3) + every[:, 1]) * height + every[:, 2]) * width + every[:, 3]
@@ -225,26 +222,36 @@ def root_sift(descriptors: Float[Tensor, "n 128"]) -> Float[Tensor, "n 128"]:
     return F.normalize(descriptors, p=1).sqrt()
 
 
-def _turning_points(gaussians: Float[Tensor, "g h w"], loud: float) -> Int[Tensor, "n 3"]:
-    """(layer, y, x) where |D| > loud and D turns along layer, y and x alike: extrema, and what looks like one.
+def _peaks(gaussians: Float[Tensor, "g h w"], loud: float) -> Int[Tensor, "n 3"]:
+    """(layer, y, x) where |D| > loud and no one of the 26 neighbours is more extreme.
 
-    D is made in strips of rows that the processor's cache holds, and thrown away.
+    D is made in strips of rows that the processor's cache holds, and thrown away. The 26 are read only where D turns along
+    layer, y and x alike.
     """
     height, width = gaussians.shape[1:]
     rows, found = max(8, STRIP // width), [torch.zeros(0, 3, dtype=torch.int64, device=gaussians.device)]
+    near = torch.arange(-1, 2, device=gaussians.device)
+    around = torch.cartesian_prod(near, near, near)
     for first in range(BORDER, height - BORDER if width > 2 * BORDER else 0, rows):
         strip = gaussians[:, first - 1 : min(first + rows, height - BORDER) + 1, BORDER - 1 : width - BORDER + 1]
         dog = strip[1:] - strip[:-1]
-        turns = _turns(dog)
-        # eight truths are one whole number: most of these are 0, and nonzero passes over them at once
-        eights = F.pad(turns.flatten(), (0, -turns.numel() % 8)).view(-1, 8)
-        some = eights.view(torch.int64)[:, 0].nonzero()[:, 0]
-        which, bit = eights[some].nonzero(as_tuple=True)
-        at, (_, h, w) = some[which] * 8 + bit, turns.shape
-        layer, y, x = at // (h * w) + 1, at // w % h + 1, at % w + 1
-        kept = dog[layer, y, x].abs() > loud
-        found.append(torch.stack([layer, y + (first - 1), x + (BORDER - 1)], 1)[kept])
+        stride = near.new_tensor(dog.stride())
+        place = _where(_turns(dog)) + 1
+        centre = (place * stride).sum(1)
+        some = (dog.flatten()[centre].abs() > loud).nonzero()[:, 0]
+        cube = dog.flatten()[centre[some] + (around * stride).sum(1)[:, None]]
+        most = torch.where(cube[13] > 0, cube.amax(0), cube.amin(0))
+        found.append(place[some[most == cube[13]]] + near.new_tensor([0, first - 1, BORDER - 1]))
     return torch.cat(found)
+
+
+def _where(truths: Bool[Tensor, "d h w"]) -> Int[Tensor, "n 3"]:
+    """As `nonzero`, but eight truths are one whole number: most of these are 0, and it passes over them at once."""
+    eights = F.pad(truths.flatten(), (0, -truths.numel() % 8)).view(-1, 8)
+    some = eights.view(torch.int64)[:, 0].nonzero()[:, 0]
+    which, bit = eights[some].nonzero(as_tuple=True)
+    at, (_, height, width) = some[which] * 8 + bit, truths.shape
+    return torch.stack([at // (height * width), at // width % height, at % width], 1)
 
 
 def _turns(dog: Float[Tensor, "d h w"]) -> Bool[Tensor, "d2 h2 w2"]:
