@@ -19,16 +19,17 @@ in whose place the three-point solver and the refinement stand.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from oculi.classical.multi_view_stereo import textured_views
 from oculi.classical.ransac import RANSAC, Consensus
 from oculi.classical.ransac_models import pose
 from oculi.classical.sift import SIFT
-from oculi.data.world import views
 from oculi.geometry.camera import Camera, intrinsics, look_at
 from oculi.geometry.rotations import rotation_error
 from oculi.ops.matching import match_descriptors
@@ -57,7 +58,8 @@ class RANSACPnP:
     """Robust pose of a camera with known intrinsics.
 
     threshold: largest reprojection error of an inlier in pixels. ratio: of the matches to a map, see `match_descriptors`.
-    The others are RANSAC's.
+    least: matches to a map that must agree; features of one surface that are taken for another's agree by handfuls. The
+    others are RANSAC's.
     """
 
     def __init__(
@@ -67,12 +69,15 @@ class RANSACPnP:
         max_trials: int = 4096,
         batch: int = 64,
         ratio: float = 0.8,
+        least: int = 12,
         seed: int = 0,
     ):
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio: expected a number in (0, 1], got {ratio}")
+        if least < 4:
+            raise ValueError(f"least: expected at least 4, since any 3 agree, got {least}")
         self.ransac: dict[str, Any] = {"confidence": confidence, "max_trials": max_trials, "batch": batch, "seed": seed}
-        self.threshold, self.ratio = threshold, ratio
+        self.threshold, self.ratio, self.least = threshold, ratio, least
         RANSAC("pose", threshold, **self.ransac)  # refuses what cannot be
 
     def fit(self, points: Float[Tensor, "n 3"], pixels: Float[Tensor, "n 2"], K: Float[Tensor, "3 3"]) -> Consensus:
@@ -86,12 +91,17 @@ class RANSACPnP:
     def locate(self, keypoints: Keypoints, known: FeatureMap, K: Float[Tensor, "3 3"]) -> tuple[Consensus, Tensor]:
         """The pose of a picture with these keypoints in a known map, and the matches (keypoint, map point) it used.
 
-        `inliers` and `errors` are the matches'. Raises ValueError as `fit` does.
+        `inliers` and `errors` are the matches'. Raises ValueError as `fit` does, and for fewer than `least` inliers.
         """
         pairs, _ = match_descriptors(keypoints.descriptors, known.descriptors, self.ratio)
-        if len(pairs) < 3:
-            raise ValueError(f"keypoints: expected at least 3 that match the map, got {len(pairs)}")
-        return self.fit(known.points[pairs[:, 1]], keypoints.points[pairs[:, 0]], K), pairs
+        if len(pairs) < self.least:
+            raise ValueError(f"keypoints: expected at least {self.least} that match the map, got {len(pairs)}")
+        found = self.fit(known.points[pairs[:, 1]], keypoints.points[pairs[:, 0]], K)
+        if int(found.inliers.sum()) < self.least:
+            raise ValueError(
+                f"keypoints: {int(found.inliers.sum())} of {len(pairs)} matches agree on a pose, expected {self.least}"
+            )
+        return found, pairs
 
 
 # the experiment ------------------------------------------------------------------------------------------------------
@@ -117,29 +127,34 @@ def synthetic_view(
     return points, pixels, K, camera.world_to_camera, true
 
 
-def localised(size: int, pictures: int, seed: int) -> list[float]:
-    """Rotation errors in degrees of World pictures located by SIFT in the map of the picture before, 180 if not."""
-    samples = views.pictures(3 * pictures, size, seed)
-    sift, errors = SIFT(size).eval(), []
-    grey = torch.stack([s.image.mean(0, keepdim=True) for s in samples if s.image is not None])
-    with torch.no_grad():
-        keypoints = sift.predict(images_only(grey))
-    for i in range(0, len(samples), 3):
-        one, two = samples[i], samples[i + 1]
-        assert one.depth is not None
-        assert one.camera is not None
-        assert two.camera is not None
-        try:
-            known = FeatureMap.of_view(keypoints[i], one.depth, one.camera)
-            found, _ = RANSACPnP(seed=seed).locate(keypoints[i + 1], known, two.camera.K)
-            errors.append(float(rotation_error(found.model[:3, :3], two.camera.R)))
-        except ValueError:
-            errors.append(180.0)
-    return errors
+def localised(size: int, pictures: int, scenes: int) -> Float[Tensor, " n"]:
+    """Rotation errors in degrees of World pictures, each in the map of the picture before; infinite: not located."""
+    sift, solver, errors = SIFT(size).eval(), RANSACPnP(), []
+    for scene in range(scenes):
+        samples = textured_views(pictures, size, scene, arc=0.8)
+        grey = torch.stack([s.image.mean(0, keepdim=True) for s in samples if s.image is not None])
+        with torch.no_grad():
+            keypoints = sift.predict(images_only(grey))
+        for (one, seen), (two, now) in pairwise(zip(samples, keypoints)):
+            assert one.depth is not None
+            assert one.camera is not None
+            assert two.camera is not None
+            try:
+                found, _ = solver.locate(now, FeatureMap.of_view(seen, one.depth, one.camera), two.camera.K)
+                errors.append(float(rotation_error(found.model[:3, :3], two.camera.R)))
+            except ValueError:
+                errors.append(float("inf"))
+    return torch.tensor(errors)
 
 
 def experiment(
-    matches: int = 500, outliers: float = 0.4, noise: float = 0.5, seeds: int = 50, size: int = 256, pictures: int = 6
+    matches: int = 500,
+    outliers: float = 0.4,
+    noise: float = 0.5,
+    seeds: int = 50,
+    size: int = 384,
+    pictures: int = 12,
+    scenes: int = 2,
 ) -> dict[str, float]:
     """Errors of the pose from exact matches and from noisy ones with outliers, and of World pictures in a SIFT map."""
     exact, rotations, centers, overlaps = [], [], [], []
@@ -153,7 +168,7 @@ def experiment(
         ours, theirs = (-(m[:3, :3].T @ m[:3, 3]) for m in (found.model, truth))
         centers.append(float(torch.linalg.norm(ours - theirs)) / 8)
         overlaps.append(float((found.inliers & true).sum() / (found.inliers | true).sum()))
-    located = torch.tensor(localised(size, pictures, 0))
+    located = localised(size, pictures, scenes)
     return {
         "exact_rotation_error": max(exact),
         "rotation_error": max(rotations),
@@ -161,4 +176,5 @@ def experiment(
         "inlier_iou": min(overlaps),
         "map_rotation_error": float(located.median()),
         "map_located": float((located < 1).double().mean()),
+        "map_misled": float(((located >= 1) & located.isfinite()).double().mean()),
     }

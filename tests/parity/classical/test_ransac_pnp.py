@@ -80,17 +80,28 @@ def test_degenerate_input_is_refused():
         with pytest.raises(ValueError, match=message):
             RANSACPnP(max_trials=256).fit(*bad)
     nothing = keypoints_at(torch.zeros(0, 2), torch.zeros(0, 4))
-    with pytest.raises(ValueError, match="at least 3 that match"):
+    with pytest.raises(ValueError, match="at least 12 that match"):
         RANSACPnP().locate(nothing, FeatureMap(points, torch.zeros(50, 4)), K)
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 0}, {"ratio": 0.0}, {"confidence": 1.0}, {"batch": 0}])
+def test_a_handful_that_agrees_does_not_locate():
+    points, pixels, K, _, _ = synthetic_view(60, 0.8, 0.0, 0)  # twelve of sixty are right
+    descriptors = torch.nn.functional.normalize(torch.randn(60, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    seen, known = keypoints_at(pixels, descriptors), FeatureMap(points, descriptors)
+    found, _ = RANSACPnP(least=10).locate(seen, known, K)
+    assert 12 <= int(found.inliers.sum()) < 15
+    with pytest.raises(ValueError, match="of 60 matches agree on a pose, expected 15"):
+        RANSACPnP(least=15).locate(seen, known, K)
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 0}, {"ratio": 0.0}, {"least": 3}, {"confidence": 1.0}, {"batch": 0}])
 def test_bad_arguments(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RANSACPnP(**wrong)
 
 
 def test_experiment_at_a_tenth():
-    figures = experiment(matches=100, seeds=3, size=64, pictures=1)
+    figures = experiment(matches=100, seeds=3, size=192, pictures=3, scenes=1)
+    assert figures["map_misled"] == 0
     assert figures["exact_rotation_error"] < 1e-3
     assert figures["inlier_iou"] > 0.95
