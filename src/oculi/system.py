@@ -89,17 +89,23 @@ class System(nn.Module):
     def adopt(self, source: System) -> None:
         """Start from another system's weights: all of them, or of a network like its own `trunk` all but the last layer.
 
-        The trunk's pictures come normalised, so that it does not take over the network's statistics of pixels.
+        From a system like itself that knows another number of classes, layers that depend on it are not taken. The
+        trunk's pictures come normalised, so that it does not take over the network's statistics of pixels.
         """
         trunk: Any = getattr(self, "trunk", None)
         target, others = (trunk, ("head.", "pixel_")) if type(trunk) is type(source) else (self, ())
+        fitting: System = target
+        classes = source.config.get("num_classes")
+        if type(source) is type(self) and classes != self.config.get("num_classes"):
+            fitting = type(self)(**{**self.config, "num_classes": classes})  # says which layers depend on it
         wanted, given = (
-            {k: v for k, v in system.state_dict().items() if not k.startswith(others)} for system in (target, source)
+            {k: v for k, v in system.state_dict().items() if not k.startswith(others)} for system in (fitting, source)
         )
         if {k: v.shape for k, v in wanted.items()} != {k: v.shape for k, v in given.items()}:
             differing = sorted(set(wanted) ^ set(given)) or [k for k in wanted if wanted[k].shape != given[k].shape]
             raise ValueError(f"source: its weights do not fit, first at {differing[0]}")
-        target.load_state_dict(given, strict=not others)
+        own = target.state_dict()
+        target.load_state_dict({k: v for k, v in given.items() if v.shape == own[k].shape}, strict=False)
 
     def phases(self) -> list[Phase]:
         """Groups optimised in turn; one group with `loss` unless the system says otherwise (GANs, DARTS)."""

@@ -8,8 +8,10 @@ import torch
 from oculi import catalogue
 from oculi.backbones.resnet import ResNet
 from oculi.catalogue import BadRecipe
+from oculi.data.sources import open_data
 from oculi.learn import reproduction
 from oculi.learn.training import build, source_recipe, train
+from oculi.system import BadCheckpoint, save
 
 SMALL = {"steps": 2, "batch_size": 8}
 
@@ -54,6 +56,36 @@ def test_a_trunk_starts_from_a_network_like_it():
     assert torch.equal(system.classes.weight, head)
     with pytest.raises(ValueError, match="its weights do not fit, first at stem"):
         system.adopt(ResNet(7, depths=[1, 1], width=8))
+
+
+def test_weights_in_a_folder_start_a_detector_of_other_classes(tmp_path):
+    source = build("faster_rcnn", tiny=True, num_classes=5)
+    source.set_statistics(torch.full((3,), 0.3), torch.full((3,), 0.2))
+    save(source, tmp_path / "source")
+    data = {"data.name": "world", "data.task": "detection", "data.size": 32, "data.train": 4, "data.test": 2}
+    overrides = {
+        **data,
+        "arguments.num_classes": 2,
+        "training.steps": 0,
+        "training.init_from": str(tmp_path / "source"),
+    }
+    splits = open_data("world", task="detection", size=32, train=4, validation=2, test=2)
+    splits = replace(splits, class_names=["cat", "dog"])
+    run = train("faster_rcnn", tmp_path / "run", overrides, progress=False, splits=splits)
+    assert run.system.config == {**source.config, "num_classes": 2}, "the architecture is that of the weights"
+    assert run.system.class_names == ["cat", "dog"]
+    found, given = run.system.state_dict(), source.state_dict()
+    afresh = [key for key in given if found[key].shape != given[key].shape]
+    assert afresh, "layers that depend on the classes"
+    assert all(torch.equal(found[key], given[key]) for key in given if key not in afresh)
+    again = train("faster_rcnn", None, {**overrides, "arguments.num_classes": 5}, progress=False)
+    assert all(torch.equal(value, given[key]) for key, value in again.system.state_dict().items())
+    with pytest.raises(BadRecipe, match="weights do not fit"):
+        train("faster_rcnn", None, {**overrides, "arguments.width": 6}, progress=False, splits=splits)
+    with pytest.raises(BadCheckpoint, match="nor a published name"):
+        train("faster_rcnn", None, {**overrides, "training.init_from": "runs/no/thing"}, progress=False, splits=splits)
+    with pytest.raises(BadRecipe, match="did you mean resnet"):
+        train("faster_rcnn", None, {**overrides, "training.init_from": "resnt"}, progress=False, splits=splits)
 
 
 def test_a_baseline_may_change_its_training(monkeypatch):

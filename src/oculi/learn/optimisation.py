@@ -38,8 +38,8 @@ class Training:
     `oculi.data.mosaic.Composing`; grow: share of the side that pictures have at first, which grows until they are whole
     after two thirds of the steps (0 = whole from the start); vary: least share of the side that the pictures of a batch
     have, drawn for each batch in eighths (0 = always whole);
-    precision: Lightning's name; init_from: a recipe whose weights to start from, trained with `init_with`, overrides
-    of it.
+    precision: Lightning's name; init_from: what to start from, a recipe, trained with `init_with`, overrides of it, or
+    weights as `oculi.load` takes them, a folder, a file or a published name, whose architecture then counts.
     """
 
     steps: int = 1000

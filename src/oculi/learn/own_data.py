@@ -17,7 +17,7 @@ from oculi.catalogue import BadRecipe, Recipe, nearest, signature
 from oculi.data.datasets import Dataset, Splits
 from oculi.data.recognise import TRUTHS, recognise
 from oculi.data.sources import SOURCES, BadData, open_data
-from oculi.learn.training import system_class
+from oculi.learn.training import shaped_by_weights, system_class
 
 BY_ANSWER = {
     "Classes": ("label",),
@@ -49,6 +49,7 @@ def data_options(recipe: Recipe, data: str, given: Mapping[str, Any]) -> dict[st
 
 def on_own_data(recipe: Recipe, data: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], Splits]:
     """The overrides that make a recipe fit what lies at `data`, and that data opened. Raises BadData or BadRecipe."""
+    recipe = shaped_by_weights(recipe, given)
     overrides = data_options(recipe, data, given)
     options = dict(recipe.with_overrides(overrides).data)
     splits = open_data(options.pop("name"), **options)

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def train(
     Diverged when the loss is no longer a number.
     """
     recipe = catalogue.recipe(name) if isinstance(name, str) else name
-    recipe = recipe.with_overrides(overrides or {})
+    recipe = shaped_by_weights(recipe, overrides or {}).with_overrides(overrides or {})
     target = Path(folder) if folder is not None else None
     with nullcontext() if target is None else only_writer(target):
         return _train(recipe, target, resume, progress, splits, mlflow, devices, callbacks)
@@ -186,19 +186,43 @@ def _introduce(system: System, splits: Splits) -> None:
 
 
 def source_recipe(recipe: Recipe) -> list[Recipe]:
-    """The recipe that it starts from, `init_from` with the overrides `init_with`; none where it starts afresh."""
+    """The recipe that it starts from, `init_from` with the overrides `init_with`; none where it starts afresh or from
+    weights that lie somewhere."""
     name, overrides = recipe.training.get("init_from"), recipe.training.get("init_with", {})
-    return [catalogue.recipe(name).with_overrides(overrides)] if name else []
+    return [catalogue.recipe(name).with_overrides(overrides)] if name and not _lies_somewhere(name) else []
+
+
+def shaped_by_weights(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with the arguments of the weights that it is to start from, where these are of its own system."""
+    name = overrides.get("training.init_from", recipe.training.get("init_from", ""))
+    if not _lies_somewhere(name):
+        return recipe
+    source = _weights(name)
+    return replace(recipe, arguments=source.config) if type(source) is system_class(recipe) else recipe
+
+
+def _lies_somewhere(name: str) -> bool:
+    """Whether it is a folder, a file or a published name, as `oculi.load` takes them, and no recipe's."""
+    return "/" in name or (name not in catalogue.names() and Path(name).exists())
+
+
+def _weights(name: str) -> System:
+    from oculi.hub.loading import load as load_any
+
+    return load_any(name)
 
 
 def _start_from(system: System, recipe: Recipe, progress: bool) -> None:
-    for source in source_recipe(recipe):
-        try:
-            system.adopt(cached(source, progress).system)
-        except ValueError as error:
-            raise BadRecipe(
-                f"init_from: {source.id}'s weights do not fit ({error}); --training.init_from '' starts afresh"
-            ) from None
+    name = recipe.training.get("init_from", "")
+    if not name:
+        return
+    source = _weights(name) if _lies_somewhere(name) else cached(source_recipe(recipe)[0], progress).system
+    try:
+        system.adopt(source)
+    except ValueError as error:
+        raise BadRecipe(
+            f"init_from: {name}'s weights do not fit ({error}); --training.init_from '' starts afresh"
+        ) from None
 
 
 def fingerprint(recipe: Recipe) -> str:
