@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from torch.nn.functional import interpolate
 
 from oculi.ops.gaussian_blur import gaussian_blur
 
@@ -23,6 +24,18 @@ def test_smaller_than_the_kernel_keeps_a_constant():
 def test_gradients_are_those_of_a_linear_map():
     image = torch.rand(1, 2, 9, 11, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: gaussian_blur(x, 1.0), image)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.2490, 3.3, 7.0])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (40, 50), (77, 101), (131, 300), (300, 64)])
+def test_doubled_first_it_is_the_same_of_the_doubled_picture(height, width, sigma):
+    image = torch.rand(2, 2, height, width, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    twice = interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+    expected, found = gaussian_blur(twice, sigma), gaussian_blur(image, sigma, double=True)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    weights = torch.rand(expected.shape, generator=torch.Generator().manual_seed(1)).double()
+    (one,), (two,) = (torch.autograd.grad((v * weights).sum(), image) for v in (expected, found))
+    torch.testing.assert_close(two, one, atol=1e-12, rtol=0)
 
 
 def test_out_is_written():

@@ -109,13 +109,11 @@ class SIFT(System):
 
     def scale_space(self, image: Float[Tensor, "1 h w"]) -> list[Float[Tensor, "gaussians h2 w2"]]:
         """Per octave S + 3 Gaussian layers, the last octave being at least 12 pixels on its shorter side."""
-        current, blur = image.detach()[None], CAMERA_BLUR
-        if self.upsample:
-            current = F.interpolate(current, scale_factor=2, mode="bilinear", align_corners=False)
-            blur = 2 * CAMERA_BLUR
+        times = 2 if self.upsample else 1
         sigmas = [self.sigma * 2 ** (i / self.layers) for i in range(self.layers + 3)]
-        stack = current.new_empty(1, len(sigmas), *current.shape[2:])
-        gaussian_blur(current, math.sqrt(self.sigma**2 - blur**2), out=stack[:, :1])
+        stack = image.new_empty(1, len(sigmas), *(times * side for side in image.shape[1:]))
+        missing = math.sqrt(self.sigma**2 - (times * CAMERA_BLUR) ** 2)
+        gaussian_blur(image.detach()[None], missing, out=stack[:, :1], double=self.upsample)
         octaves = []
         while True:
             for i, (before, after) in enumerate(pairwise(sigmas)):
