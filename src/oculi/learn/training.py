@@ -203,7 +203,7 @@ def shaped_by_weights(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
 
 def _lies_somewhere(name: str) -> bool:
     """Whether it is a folder, a file or a published name, as `oculi.load` takes them, and no recipe's."""
-    return "/" in name or (name not in catalogue.names() and Path(name).exists())
+    return "/" in name or (name not in ("", *catalogue.names()) and Path(name).exists())
 
 
 def _weights(name: str) -> System:
