@@ -76,11 +76,9 @@ def _rows(
 ) -> tuple[Float[Tensor, "lines seen"], int, int]:
     """Rows of K from one line to another, and the first and last line of the picture that they see."""
     low, high = max(0, one - _radius(sigma)), min(height, end + _radius(sigma))
-    place = (one - low, end - one, high - end)
     if times == 1:
-        return _rows_of(sigma, *place, mirrored, dtype, device), low, high
-    first, last = max(0, (low - 1) // 2), min(height // 2, high // 2 + 1)
-    return _doubled_rows(sigma, *place, low, first, last, height, mirrored, dtype, device), first, last
+        return _rows_of(sigma, one - low, end - one, high - end, mirrored, dtype, device), low, high
+    return _doubled_rows(sigma, low, one, end, high, height, mirrored, dtype, device)
 
 
 @lru_cache(maxsize=128)
@@ -102,25 +100,17 @@ def _rows_of(
 @lru_cache(maxsize=128)
 @torch.inference_mode(False)
 def _doubled_rows(
-    sigma: float,
-    before: int,
-    lines: int,
-    after: int,
-    low: int,
-    first: int,
-    last: int,
-    height: int,
-    mirrored: bool,
-    dtype: torch.dtype,
+    sigma: float, low: int, one: int, end: int, high: int, height: int, mirrored: bool, dtype: torch.dtype,
     device: torch.device,
-) -> Float[Tensor, "lines seen"]:
-    """The same of K times the doubling, which sees the picture's lines from `first` to `last`."""
-    rows = _rows_of(sigma, before, lines, after, mirrored, torch.float64, device)
-    middle = (torch.arange(low, low + before + lines + after, device=device).double() - 0.5) / 2
+) -> tuple[Float[Tensor, "lines seen"], int, int]:  # fmt: skip
+    """The same of K times the doubling, of which the lines from `low` to `high` are seen."""
+    rows = _rows_of(sigma, one - low, end - one, high - end, mirrored, torch.float64, device)
+    first, last = max(0, (low - 1) // 2), min(height // 2, high // 2 + 1)
+    middle = (torch.arange(low, high, device=device).double() - 0.5) / 2
     share = middle - middle.floor()
     near = torch.stack([middle.floor(), middle.floor() + 1], 1).long().clamp(0, height // 2 - 1) - first
-    doubling = rows.new_zeros(len(middle), last - first).scatter_add_(1, near, torch.stack([1 - share, share], 1))
-    return (rows @ doubling).to(dtype)
+    doubling = rows.new_zeros(high - low, last - first).scatter_add_(1, near, torch.stack([1 - share, share], 1))
+    return (rows @ doubling).to(dtype), first, last
 
 
 def _product(left: Float[Tensor, "n a b"], right: Float[Tensor, "n b c"], out: Float[Tensor, "n a c"]) -> None:
